@@ -1,0 +1,60 @@
+"""What an engine is: something that turns token ids into logits, and keeps a KV cache while it does.
+
+Everything else (sampling, stop tokens, text) is the decoding loop's, `edgereason.generate`, and is the same for all
+engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """One sequence and its KV cache. Not for use by two threads at once."""
+
+    length: int
+    """Tokens in the cache."""
+
+    def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
+        """Append `ids` (at least one) to the sequence.
+
+        Returns:
+            float32 logits of what follows: `[1, vocab]` after the last of `ids`, or with `every`
+            `[len(ids), vocab]`, row i after `ids[: i + 1]`.
+
+        Raises:
+            ContextError: the sequence would exceed the session's capacity.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the cache's memory back. The session cannot be used afterwards; closing twice is allowed."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model. Safe to use from several threads, each with sessions of its own."""
+
+    name: str
+    """`native`, `llama.cpp` or `onnx`."""
+    vocab_size: int
+    context_length: int
+    """Most tokens that one session can hold."""
+
+    def session(self, capacity: int | None = None) -> Session:
+        """Start an empty sequence that can grow to `capacity` tokens (`context_length` when None).
+
+        Raises:
+            ContextError: `capacity` exceeds `context_length`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the weights' memory back. Closing twice is allowed."""
+        ...
