@@ -1,8 +1,8 @@
 """The two stages' prompts, and the final result that an answer ends with.
 
-A prompt belongs to the adapter that was trained with it: training writes it beside the adapter as `prompt.json`, export
-puts it into the bundle's manifest, and the pipeline renders it with the model's own chat template. The two stages follow
-Solution Guidance Fine-Tuning (arXiv 2412.09906).
+A prompt belongs to the adapter that was trained with it: training writes it beside the adapter as `prompt.json`,
+export puts it into the bundle's manifest, and the pipeline renders it with the model's own chat template. The two
+stages follow Solution Guidance Fine-Tuning (arXiv 2412.09906).
 """
 
 from __future__ import annotations

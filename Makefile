@@ -1,0 +1,63 @@
+# The two commands of the README, and what they need. Everything is made in .venv and build/, nothing elsewhere.
+
+PYTHON ?= python3
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEMO := build/demo
+Q ?= Tom has 12 apples. He buys 3 boxes with 6 apples each. How many apples does Tom have now?
+
+# Built by GCC 12 on a CPU with AMX, llama.cpp crashes in its first decode; without these instructions it does not.
+ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
+LLAMA_FLAGS := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+endif
+
+NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -name '*.cpp' -o -name '*.h')
+EXAMPLE := $(shell find examples/tiny -type f)
+EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter examples/tiny/guidance \
+	--answer-adapter examples/tiny/answer --force
+
+.PHONY: demo test lint pytest accuracy default-bundle conformance clean
+
+demo: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
+	@$(BIN)/python -m edgereason.cli.compare "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
+
+test: lint pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt,$(NATIVE_SOURCES))
+	$(BIN)/mypy
+
+pytest: .venv/.installed
+	$(BIN)/python -m pytest
+
+# How many of the 200 held-out problems each int4 bundle answers right.
+accuracy: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
+	$(BIN)/edgereason eval $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx --data examples/tiny/held_out.jsonl
+
+# The bundle that ships inside the package: the native int4 export of the example.
+default-bundle: $(DEMO)/native/bundle.json
+	rm -rf edgereason/default_bundle
+	cp -r $(DEMO)/native edgereason/default_bundle
+
+$(DEMO)/%/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
+	$(EXPORT) --format $* --out $(@D)
+
+clean:
+	rm -rf build .venv
+
+# Dependencies change rarely, our own extension often: each has its stamp, and a second run finds both up to date.
+.venv/.dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "edgereason needs Python 3.10 or newer: make PYTHON=python3.12"'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install --quiet --constraint constraints.txt scikit-build-core nanobind ninja
+	CFLAGS="$$CFLAGS $(LLAMA_FLAGS)" CXXFLAGS="$$CXXFLAGS $(LLAMA_FLAGS)" \
+		$(PIP) install --quiet --constraint constraints.txt "llama-cpp-python>=0.3.16"
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+.venv/.installed: .venv/.dependencies $(NATIVE_SOURCES)
+	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	touch $@

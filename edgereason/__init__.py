@@ -1,0 +1,67 @@
+"""edgereason: small language models that reason in two stages, offline, on the laptop in front of you.
+
+from edgereason import load
+
+with load() as reasoner:                  # or load("my.bundle")
+    result = reasoner.ask("Tom has 12 apples and eats 5. How many are left?")
+    print(result.guidance, result.answer, result.final, result.timings.total_s)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgereason.bundle import Bundle
+    from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, ExportError, UsageError
+    from edgereason.generate import Sampling, StageTimings
+    from edgereason.language_model import LanguageModel, load_model
+    from edgereason.pipeline import Event, Reasoner, Result, Timings, load
+
+__version__ = "0.1.0"
+
+# Imported on first use, so that `edgereason --help` does not wait for numpy.
+_HOMES = {
+    "Bundle": "bundle",
+    "BundleError": "errors",
+    "ContextError": "errors",
+    "EdgeReasonError": "errors",
+    "EngineError": "errors",
+    "Event": "pipeline",
+    "ExportError": "errors",
+    "LanguageModel": "language_model",
+    "Reasoner": "pipeline",
+    "Result": "pipeline",
+    "Sampling": "generate",
+    "StageTimings": "generate",
+    "Timings": "pipeline",
+    "UsageError": "errors",
+    "load": "pipeline",
+    "load_model": "language_model",
+}
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "ContextError",
+    "EdgeReasonError",
+    "EngineError",
+    "Event",
+    "ExportError",
+    "LanguageModel",
+    "Reasoner",
+    "Result",
+    "Sampling",
+    "StageTimings",
+    "Timings",
+    "UsageError",
+    "load",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgereason' has no attribute {name!r}")
+    return getattr(import_module(f"edgereason.{_HOMES[name]}"), name)

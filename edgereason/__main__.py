@@ -1,0 +1,5 @@
+"""`python -m edgereason`."""
+
+from edgereason.cli.app import main
+
+main()

@@ -1,0 +1,267 @@
+"""The bundle: a directory with both stages' models, and the manifest `bundle.json` that says what they are.
+
+    my.bundle/
+      bundle.json
+      guidance/   model files, tokenizer.json, tokenizer_config.json
+      answer/     the same
+
+Only safetensors, GGUF, ONNX and JSON (and a chat template, which runs in a sandbox) lie inside: nothing that executes.
+A bundle is written under a temporary name and renamed when it is complete, and its files are checked against the
+manifest's sizes and SHA-256 sums when it is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgereason.engines import FORMATS
+from edgereason.errors import BundleError, EdgeReasonError, ExportError
+from edgereason.generate import Sampling
+from edgereason.prompts import Prompt
+
+SCHEMA = 1
+MANIFEST = "bundle.json"
+STAGES = ("guidance", "answer")
+DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
+"""The example model, native int4, which ships inside the package."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a bundle.
+
+    Attributes:
+        prompt: What the stage's model is asked.
+        stop_ids: Tokens that end its text.
+        max_new_tokens: Most tokens it writes, unless asked otherwise.
+        stop_strings: Strings that end its text and are not part of it.
+        sampling: How its tokens are chosen by default.
+    """
+
+    prompt: Prompt
+    stop_ids: frozenset[int]
+    max_new_tokens: int = 256
+    stop_strings: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def to_json(self) -> dict[str, Any]:
+        sampling = {name: value for name, value in vars(self.sampling).items() if value is not None}
+        return {
+            "prompt": self.prompt.to_json(),
+            "stop_ids": sorted(self.stop_ids),
+            "stop_strings": list(self.stop_strings),
+            "max_new_tokens": self.max_new_tokens,
+            "sampling": sampling,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> Stage:
+        return cls(
+            prompt=Prompt.from_json(value["prompt"], f"{where} (prompt)"),
+            stop_ids=frozenset(int(token) for token in value["stop_ids"]),
+            max_new_tokens=int(value["max_new_tokens"]),
+            stop_strings=tuple(str(string) for string in value["stop_strings"]),
+            sampling=Sampling(**value["sampling"]),
+        )
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's size in bytes and its SHA-256 sum in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its manifest, read and checked."""
+
+    path: Path
+    format: str
+    """`native`, `gguf` or `onnx`."""
+    stages: dict[str, Stage]
+    files: dict[str, FileRecord]
+    """By path inside the bundle, with `/`."""
+    quantization: dict[str, Any]
+    provenance: dict[str, Any]
+    created_by: str = ""
+    layout: str = "merged"
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs this bundle's format."""
+        return FORMATS[self.format]
+
+    @classmethod
+    def open(cls, path: Path, verify: bool = True) -> Bundle:
+        """Read the manifest at `path` and check the files against it: sizes always, sums with `verify`.
+
+        Raises:
+            BundleError: there is no bundle, its manifest is broken or of another version, a path leaves the bundle,
+                or a file is missing, truncated or altered.
+        """
+        bundle = cls._read(path)
+        for name, record in bundle.files.items():
+            _check_size(path, name, record)
+        if verify:
+            bundle.verify()
+        return bundle
+
+    @classmethod
+    def _read(cls, path: Path) -> Bundle:
+        manifest = path / MANIFEST
+        if not manifest.is_file():
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST}.",
+                "Give the directory that `edgereason export` wrote.",
+            )
+        try:
+            value = json.loads(manifest.read_text(encoding="utf-8"))
+            if value["schema"] != SCHEMA:
+                raise BundleError(
+                    f"{manifest} has schema version {value['schema']}; this edgereason reads version {SCHEMA}.",
+                    "Upgrade edgereason, or export the bundle again.",
+                )
+            if value["format"] not in FORMATS or value["layout"] != "merged":
+                raise BundleError(
+                    f"{manifest} describes a {value['layout']} {value['format']} bundle, which is unknown here.",
+                    "Upgrade edgereason, or export the bundle again.",
+                )
+            return cls(
+                path=path,
+                format=value["format"],
+                stages={name: Stage.from_json(value["stages"][name], str(manifest)) for name in STAGES},
+                files={name: FileRecord(**record) for name, record in value["files"].items()},
+                quantization=dict(value["quantization"]),
+                provenance=dict(value["provenance"]),
+                created_by=str(value["created_by"]),
+                layout=value["layout"],
+            )
+        except EdgeReasonError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(
+                f"{manifest} is damaged: {type(error).__name__} {error}.",
+                "Export the bundle again, or copy it again from its source.",
+            ) from error
+
+    def verify(self) -> None:
+        """Compare every file's SHA-256 sum with the manifest's.
+
+        Raises:
+            BundleError: a file differs.
+        """
+        with ThreadPoolExecutor() as pool:
+            sums = pool.map(lambda name: file_sha256(self.path / name), self.files)
+        for name, found in zip(self.files, sums, strict=True):
+            if found != self.files[name].sha256:
+                raise BundleError(
+                    f"{self.path / name} has a wrong checksum: it was altered after the export.",
+                    "Export the bundle again, or copy it again from its source.",
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "format": self.format,
+            "layout": self.layout,
+            "created_by": self.created_by,
+            "stages": {name: stage.to_json() for name, stage in self.stages.items()},
+            "quantization": self.quantization,
+            "provenance": self.provenance,
+            "files": {name: vars(record) for name, record in sorted(self.files.items())},
+        }
+
+    def write_manifest(self) -> None:
+        """Write `bundle.json` into `path`."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        (self.path / MANIFEST).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
+    """A directory to write into that becomes `out` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
+    """
+    if out.exists() and not replace:
+        raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.rglob("*"):
+            _sync(file)
+        if out.exists():
+            # Two renames, so that at no moment a half-written directory has the final name.
+            old = out.with_name(f".{out.name}.{os.getpid()}.old")
+            out.rename(old)
+            partial.rename(out)
+            shutil.rmtree(old)
+        else:
+            partial.rename(out)
+        _sync(out.parent)
+    except OSError as error:
+        raise ExportError(
+            f"{out} could not be written: {error.strerror or error}.",
+            "Free some space, or give an --out on another disk.",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def record_files(directory: Path) -> dict[str, FileRecord]:
+    """Sizes and sums of every file below `directory` but the manifest."""
+    files = sorted(file for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST)
+    return {
+        file.relative_to(directory).as_posix(): FileRecord(file.stat().st_size, file_sha256(file)) for file in files
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_size(bundle: Path, name: str, record: FileRecord) -> None:
+    inside = PurePosixPath(name)
+    target = bundle / name
+    # A manifest comes with the bundle, from anywhere: it must not make us read outside of it.
+    leaves = inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name
+    if leaves or not target.resolve().is_relative_to(bundle.resolve()):
+        raise BundleError(f"{bundle / MANIFEST} names {name!r}, a path that leaves the bundle.", "Do not use it.")
+    if not target.is_file():
+        raise BundleError(f"{target} is missing.", "Export the bundle again, or copy it again from its source.")
+    size = target.stat().st_size
+    if size != record.bytes:
+        raise BundleError(
+            f"{target} has {size:,} bytes, {MANIFEST} says {record.bytes:,}: the file is truncated or altered.",
+            "Export the bundle again, or copy it again from its source.",
+        )
+
+
+def _sync(path: Path) -> None:
+    """Force a file's or directory's contents to the disk, where the system knows how."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open directories
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

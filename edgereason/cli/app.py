@@ -1,0 +1,61 @@
+"""The `edgereason` program."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from edgereason.cli import ask, doctor, evaluate, export, inspect
+from edgereason.errors import EdgeReasonError
+
+# No markup mode and no completion: plain help starts in a fraction of the time that rich help takes.
+app = typer.Typer(
+    name="edgereason",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("ask")(ask.ask)
+app.command("export")(export.export)
+app.command("inspect")(inspect.inspect)
+app.command("eval")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+
+_debug = False
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Small language models that reason in two stages, offline: guidance first, then the answer."""
+    global _debug
+    _debug = debug
+    if version:
+        from edgereason import __version__
+
+        typer.echo(f"edgereason {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the program; errors that people can act on become a sentence and an exit code."""
+    try:
+        app()
+    except EdgeReasonError as error:
+        if _debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone, as in `edgereason ask ... | head -1`
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`edgereason inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from edgereason.bundle import Bundle
+
+
+def inspect(
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
+        typer.Argument(help="The bundle; the example model of the package when left out."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Show what a bundle holds and where it comes from, and check its files against their sums."""
+    from edgereason.bundle import DEFAULT_BUNDLE, Bundle
+
+    opened = Bundle.open(bundle if bundle is not None else DEFAULT_BUNDLE)
+    if as_json:
+        typer.echo(json.dumps(opened.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(opened)
+
+
+def _show(bundle: Bundle) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    stored = ", ".join(f"{name} {value}" for name, value in bundle.quantization.items())
+    console.print(f"{bundle.path}: {bundle.layout} {bundle.format} bundle for the engine {bundle.engine}", markup=False)
+    console.print(f"weights: {stored} · written by {bundle.created_by}", markup=False)
+    for name, stage in bundle.stages.items():
+        origin = bundle.provenance[name]
+        console.print(
+            f"{name}: {origin['base']['name']} ({origin['base']['family']}) + {origin['adapter']['name']}, "
+            f"at most {stage.max_new_tokens} tokens",
+            markup=False,
+        )
+    table = Table("file", "bytes", "sha256", box=None)
+    table.columns[1].justify = "right"
+    for file, record in bundle.files.items():
+        table.add_row(file, f"{record.bytes:,}", f"{record.sha256[:16]}…")
+    console.print(table)
+    console.print("All files agree with their checksums.")

@@ -1,0 +1,91 @@
+"""Asking problems, comparing results, and how sure the figure is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+
+from edgereason.evaluation.problems import Problem
+from edgereason.pipeline import Reasoner
+
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem's transcript."""
+
+    question: str
+    guidance: str
+    answer: str
+    final: str | None
+    expected: str
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right answers among all, with every transcript."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def total(self) -> int:
+        return len(self.rows)
+
+    @property
+    def correct(self) -> int:
+        return sum(row.correct for row in self.rows)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total if self.rows else 0.0
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95% bootstrap interval of the accuracy."""
+        return self._quantile(0.025)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95% bootstrap interval of the accuracy."""
+        return self._quantile(0.975)
+
+    def _quantile(self, q: float) -> float:
+        # Resampling right/wrong rows with replacement draws from a binomial distribution (Efron's bootstrap).
+        draws = np.random.default_rng(0).binomial(self.total, self.accuracy, _RESAMPLES) / max(self.total, 1)
+        return float(np.quantile(draws, q))
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {name: getattr(self, name) for name in ("accuracy", "low", "high", "correct", "total")}
+        return {**figures, "rows": [asdict(row) for row in self.rows]}
+
+
+def measure(reasoner: Reasoner, problems: Iterable[Problem], *, guidance: bool = True) -> Accuracy:
+    """Ask every problem, greedily, and compare the final results."""
+    rows = []
+    for problem in problems:
+        result = reasoner.ask(problem.question, guidance=guidance, temperature=0.0)
+        correct = result.final is not None and same_result(result.final, problem.expected)
+        rows.append(Row(problem.question, result.guidance, result.answer, result.final, problem.expected, correct))
+    return Accuracy(tuple(rows))
+
+
+def same_result(found: str, expected: str) -> bool:
+    """Whether two results are the same number, whatever their currency sign, commas and zeros; or the same text."""
+    first, second = _number(found), _number(expected)
+    if first is not None and second is not None:
+        return first == second
+    return found.strip().casefold() == expected.strip().casefold()
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        value = Decimal(text.strip().lstrip("$").rstrip(".%").replace(",", ""))
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None

@@ -1,0 +1,134 @@
+"""A single model: an engine with its tokenizer, for people who embed one without the two stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgereason.engines import open_engine
+from edgereason.engines.base import Engine, Logits
+from edgereason.errors import BundleError, UsageError
+from edgereason.generate import Sampler, Sampling, decode_ids
+from edgereason.tokenizer import Tokenizer
+
+
+class LanguageModel:
+    """A loaded model. Safe to use from several threads; a context manager.
+
+    Attributes:
+        engine: The engine that computes.
+        stop_ids: Tokens that end generation.
+    """
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self.engine = engine
+        self._directory = directory
+        self._tokenizer: Tokenizer | None = None
+        self.stop_ids: frozenset[int] = frozenset()
+        if (directory / "tokenizer.json").is_file():
+            self._tokenizer = Tokenizer(directory)
+            self.stop_ids = self._tokenizer.stop_ids()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that lies beside the model.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if self._tokenizer is None:
+            raise BundleError(f"{self._directory} has no tokenizer.json.", "Copy the model's tokenizer files there.")
+        return self._tokenizer
+
+    def logits(self, ids: Sequence[int]) -> Logits:
+        """The logits after each of `ids`.
+
+        Args:
+            ids: Token ids, at least one.
+
+        Returns:
+            float32 `[len(ids), vocab]`; row i is the distribution of the token that follows `ids[: i + 1]`.
+
+        Raises:
+            UsageError: `ids` is empty or has an id outside of the vocabulary.
+            ContextError: `ids` is longer than the model's context.
+        """
+        self._check(ids)
+        session = self.engine.session(len(ids))
+        try:
+            return session.advance(ids, every=True)
+        finally:
+            session.close()
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop_ids: frozenset[int] | None = None,
+    ) -> Iterator[int]:
+        """Yield the token ids that follow `ids`, up to `max_new_tokens` of them, without the stop token.
+
+        The sampling arguments are those of `edgereason.Sampling`; `stop_ids` replaces the model's own.
+
+        Raises:
+            UsageError: `ids` is empty or out of the vocabulary, or an argument is out of its range.
+            ContextError: `ids` and the new tokens do not fit into the model's context.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        self._check(ids)
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {max_new_tokens}.", "Give 1 or more.")
+        return self._generate(list(ids), max_new_tokens, sampling, self.stop_ids if stop_ids is None else stop_ids)
+
+    def _generate(self, ids: list[int], limit: int, sampling: Sampling, stop_ids: frozenset[int]) -> Iterator[int]:
+        session = self.engine.session(min(len(ids) + limit, self.engine.context_length))
+        try:
+            yield from decode_ids(session, ids, Sampler(sampling, ids), stop_ids, limit)
+        finally:
+            session.close()
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if len(ids) == 0:
+            raise UsageError("ids is empty.", "Give at least one token id.")
+        span = np.asarray(ids)
+        if span.min() < 0 or span.max() >= self.engine.vocab_size:
+            raise UsageError(
+                f"ids has an id outside of the vocabulary of {self.engine.vocab_size}.",
+                "Encode the text with this model's own tokenizer.",
+            )
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self.engine.close()
+
+    def __enter__(self) -> LanguageModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load_model(path: str | Path, engine: str = "auto", threads: int | None = None) -> LanguageModel:
+    """Load a single model.
+
+    Args:
+        path: A stage's directory inside a bundle, a Hugging Face directory, or a `.gguf`, `.onnx` or `.safetensors`
+            file.
+        engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs these files.
+        threads: How many threads to compute with; None lets the engine choose.
+
+    Raises:
+        BundleError: the files are missing or broken.
+        EngineError: the engine is not installed or does not run on this machine.
+        UsageError: `engine` or `threads` cannot be used.
+    """
+    path = Path(path)
+    return LanguageModel(open_engine(path, engine, threads), path if path.is_dir() else path.parent)

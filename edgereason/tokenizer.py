@@ -1,0 +1,152 @@
+"""Text to token ids and back, and chat turns to text: `tokenizers` and a sandboxed jinja environment.
+
+A model's directory holds what Hugging Face writes: `tokenizer.json`, `tokenizer_config.json` and, in newer ones,
+`chat_template.jinja`. A chat template is a program from somebody else: it runs in jinja's immutable sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.decoders import DecodeStream
+
+from edgereason.errors import BundleError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+class Tokenizer:
+    """One model's tokenizer and chat template.
+
+    Args:
+        directory: Where `tokenizer.json` and `tokenizer_config.json` lie.
+
+    Raises:
+        BundleError: a file is missing or cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise BundleError(f"{directory} has no tokenizer.json.", "Export the model again, or copy the file there.")
+        try:
+            self._fast = FastTokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(f"{path} cannot be read: {error}", "Export the model again.") from error
+        self.directory = directory
+        self._config = read_json(directory / "tokenizer_config.json")
+        self._template = _compile(_template_source(directory, self._config), directory)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._fast.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; special tokens written in it become their ids, none are added."""
+        return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out."""
+        return self._fast.decode(list(ids), skip_special_tokens=True)
+
+    def render(self, messages: Iterable[dict[str, str]]) -> str:
+        """The prompt text for chat turns, up to where the assistant's text begins.
+
+        Raises:
+            BundleError: there is no chat template, or it refuses these turns.
+        """
+        if self._template is None:
+            raise BundleError(
+                f"{self.directory} has no chat template.",
+                'Put "chat_template" into its tokenizer_config.json, as the adapter was trained with.',
+            )
+        tokens = {name: _token_text(self._config.get(name)) for name in ("bos_token", "eos_token", "unk_token")}
+        try:
+            return self._template.render(messages=list(messages), add_generation_prompt=True, **tokens)
+        except jinja2.TemplateError as error:
+            raise BundleError(f"The chat template of {self.directory} failed: {error}") from error
+
+    def stream(self) -> TextStream:
+        """A decoder that turns ids into text as they come."""
+        return TextStream(self._fast)
+
+    def stop_ids(self) -> frozenset[int]:
+        """Every id that ends a turn: the tokenizer's end token and those of config.json and generation_config.json."""
+        ids: set[int] = set()
+        end = self._fast.token_to_id(_token_text(self._config.get("eos_token")))
+        if end is not None:
+            ids.add(end)
+        for name in ("config.json", "generation_config.json"):
+            value = read_json(self.directory / name).get("eos_token_id")
+            ids.update(value if isinstance(value, list) else [] if value is None else [value])
+        return frozenset(ids)
+
+
+class TextStream:
+    """Whole characters from a stream of ids: a character whose bytes span several tokens appears with its last one."""
+
+    def __init__(self, fast: FastTokenizer) -> None:
+        self._fast = fast
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes; may be empty."""
+        return self._stream.step(self._fast, token) or ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where the file is absent.
+
+    Raises:
+        BundleError: the file is not a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} is not a JSON object.")
+    return value
+
+
+def _token_text(token: object) -> str:
+    """A special token as text; tokenizer_config.json writes it plainly or as an object with `content`."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else ""
+
+
+def _template_source(directory: Path, config: dict[str, Any]) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several named templates: the one for plain conversation
+        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
+
+
+def _compile(source: str | None, directory: Path) -> jinja2.Template | None:
+    if source is None:
+        return None
+    # trim_blocks, lstrip_blocks, loop controls and raise_exception are what transformers gives to chat templates.
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = _raise
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise BundleError(f"The chat template of {directory} cannot be compiled: {error}") from error
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

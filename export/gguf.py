@@ -1,0 +1,231 @@
+"""Write a model as GGUF: float16 through the `gguf` package, then smaller types through llama.cpp's own quantizer.
+
+The float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (tests/export/test_gguf.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gguf
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig
+
+from edgereason.errors import ExportError
+from edgereason.export import gguf_llama
+from edgereason.export.gguf_tokenizer import write_tokenizer
+
+Progress = Callable[[int, int], None]
+"""Called with the tensors that are done and the tensors that there are."""
+
+GGUF_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7, "F16": 1}
+"""The types that can be written, with llama.cpp's `llama_ftype` number of each."""
+
+# config.json's model_type -> the module that knows the family.
+FAMILIES: dict[str, ModuleType] = {"llama": gguf_llama}
+
+
+def write_gguf(
+    model_dir: Path,
+    out_file: Path,
+    gguf_type: str = "Q4_0",
+    progress: Progress | None = None,
+    name: str | None = None,
+) -> None:
+    """Write the model in a Hugging Face directory as one GGUF file.
+
+    The file appears when it is complete, or not at all. Quantizing needs room for the float16 file beside it.
+
+    Args:
+        model_dir: config.json, *.safetensors, tokenizer.json and tokenizer_config.json.
+        out_file: The file to write; replaced where it exists.
+        gguf_type: A name from `GGUF_TYPES`.
+        progress: Called as tensors are written.
+        name: The model's name inside the file; the family's name when None.
+
+    Raises:
+        ExportError: the family or tokenizer has no GGUF form, a weight does not fit float16, the quantizer fails, or
+            the disk is full.
+    """
+    if gguf_type not in GGUF_TYPES:
+        raise ExportError(f"There is no GGUF type {gguf_type!r}.", f"Choose one of {', '.join(GGUF_TYPES)}.")
+    steps = 1 if gguf_type == "F16" else 2
+    model = _Model.open(model_dir)
+    total = steps * len(model.tensors)
+    report = progress or (lambda done, total: None)
+    with _atomic(out_file) as partial:
+        half = partial if gguf_type == "F16" else partial.with_suffix(".f16")
+        try:
+            _write_f16(model, half, name or model.config.model_type, lambda done: report(done, total))
+            if gguf_type != "F16":
+                _quantize(half, partial, gguf_type, lambda done: report(len(model.tensors) + done, total))
+        finally:
+            if half != partial:
+                half.unlink(missing_ok=True)
+    report(total, total)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor of the output: what it is called there and where it comes from."""
+
+    name: str
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        # llama.cpp's kernels take biases and norms in float32 only.
+        return torch.float32 if len(self.shape) == 1 or self.name.endswith("_norm.weight") else torch.float16
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A Hugging Face directory, opened: its tensors are read one at a time."""
+
+    path: Path
+    config: Any
+    family: ModuleType
+    tensors: list[_Tensor]
+
+    @classmethod
+    def open(cls, path: Path) -> _Model:
+        try:
+            config = AutoConfig.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ExportError(f"{path / 'config.json'} cannot be read: {error}", "Give a complete model.") from error
+        family = FAMILIES.get(config.model_type)
+        if family is None:
+            raise ExportError(
+                f'{path} is of the family "{config.model_type}", which cannot be written as GGUF yet.',
+                f"GGUF export knows: {', '.join(FAMILIES)}.",
+            )
+        extra = [
+            _Tensor(name, tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
+            for name, tensor in family.extra_tensors(config).items()
+        ]
+        return cls(path, config, family, extra + list(_checkpoint_tensors(path, config, family)))
+
+
+def _checkpoint_tensors(path: Path, config: Any, family: ModuleType) -> Iterator[_Tensor]:
+    """The tensors of every safetensors file in a directory, under their GGUF names."""
+    names = gguf.get_tensor_name_map(family.ARCH, config.num_hidden_layers)
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise ExportError(f"{path} holds no *.safetensors file.", "Give a complete model.")
+    for file in files:
+        with safe_open(file, framework="pt") as checkpoint:
+            for source in checkpoint.keys():  # noqa: SIM118  (not a dictionary)
+                if source.endswith(".rotary_emb.inv_freq"):  # computed, stored by old releases
+                    continue
+                name = names.get_name(source, try_suffixes=(".weight", ".bias"))
+                if name is None:
+                    raise ExportError(
+                        f"{file} holds the tensor {source}, which {config.model_type} models do not have.",
+                        "Export a plain model of this family.",
+                    )
+                shape = tuple(checkpoint.get_slice(source).get_shape())
+                yield _Tensor(name, shape, _loader(file, source, config, family))
+
+
+def _loader(file: Path, source: str, config: Any, family: ModuleType) -> Callable[[], Tensor]:
+    def load() -> Tensor:
+        with safe_open(file, framework="pt") as checkpoint:
+            tensor: Tensor = family.transform(source, checkpoint.get_tensor(source), config)
+            return tensor
+
+    return load
+
+
+def _write_f16(model: _Model, out: Path, name: str, report: Callable[[int], None]) -> None:
+    """Write the float16 file, one tensor in memory at a time."""
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[model.family.ARCH])
+    try:
+        for tensor in model.tensors:
+            size = tensor.dtype.itemsize * torch.Size(tensor.shape).numel()
+            writer.add_tensor_info(tensor.name, tensor.shape, torch.empty(0, dtype=tensor.dtype).numpy().dtype, size)
+        writer.add_type(gguf.GGUFType.MODEL)
+        writer.add_name(name)
+        writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+        model.family.write_keys(writer, model.config)
+        write_tokenizer(writer, model.path, model.config.vocab_size)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for done, tensor in enumerate(model.tensors, start=1):
+            writer.write_tensor_data(_converted(tensor, model.path).numpy())
+            report(done)
+    finally:
+        writer.close()
+
+
+def _converted(tensor: _Tensor, model_dir: Path) -> Tensor:
+    data = tensor.load().to(torch.float32).to(tensor.dtype).contiguous()
+    if not torch.isfinite(data).all():
+        raise ExportError(
+            f"{model_dir} has values in {tensor.name} that are not finite or too large for float16.",
+            "Repair the checkpoint, or export with --format native or --format onnx.",
+        )
+    return data
+
+
+def _quantize(source: Path, out: Path, gguf_type: str, report: Callable[[int], None]) -> None:
+    """Run llama.cpp's quantizer, silently; it names each tensor in its log, which is where progress comes from."""
+    import llama_cpp
+
+    done = 0
+    complaints: list[str] = []
+
+    def log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+        nonlocal done
+        line = text.decode("utf-8", errors="replace").strip()
+        if level == _GGML_LOG_LEVEL_ERROR:
+            complaints.append(line)
+        elif line.startswith("[") and "/" in line.partition("]")[0]:
+            done += 1
+            report(done)
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = GGUF_TYPES[gguf_type]
+    params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    callback = llama_cpp.llama_log_callback(log)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    try:
+        status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(params))
+    finally:
+        silence()
+    if status != 0:
+        reason = complaints[-1] if complaints else f"status {status}"
+        raise ExportError(f"llama.cpp's quantizer could not write {gguf_type}: {reason}", "Check the free disk space.")
+
+
+_GGML_LOG_LEVEL_ERROR = 4
+
+
+@contextmanager
+def _atomic(out: Path) -> Iterator[Path]:
+    """A temporary name beside `out` that becomes `out` when the block ends well."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} could not be written: {error.strerror or error}.",
+            "Free some space, or write to another disk.",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

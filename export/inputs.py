@@ -1,0 +1,187 @@
+"""What goes into an export, checked before any work begins: the base, and an adapter that really belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from edgereason.bundle import file_sha256
+from edgereason.errors import BundleError, ExportError
+from edgereason.prompts import Prompt
+from edgereason.tokenizer import TOKENIZER_FILES, read_json
+
+FAMILIES = ("llama",)
+"""The values of `model_type` in config.json that can be exported."""
+
+HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
+
+_PEFT_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: a Hugging Face directory with safetensors weights."""
+
+    path: Path
+    name: str
+    """The hub id, or the directory's name."""
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    """Of every tensor, by its name in the checkpoint."""
+    weights: tuple[Path, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.weights)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT LoRA adapter: adapter_config.json, adapter_model.safetensors, and the prompt it was trained with."""
+
+    path: Path
+    config: dict[str, Any]
+    prompt: Prompt
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "adapter_model.safetensors"
+
+
+def open_base(source: str | Path) -> Base:
+    """Open a base model from a directory, or download it from the hub by its id.
+
+    Raises:
+        ExportError: it is not there, has no safetensors weights, or is of a family that cannot be exported.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        path = _download(str(source))
+    config = _read_config(path / "config.json")
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise ExportError(
+            f"{path / 'config.json'} names the architecture {family!r}, which cannot be exported.",
+            f"Families that can: {', '.join(FAMILIES)}.",
+        )
+    weights = tuple(sorted(path.glob("*.safetensors")))
+    if not weights:
+        raise ExportError(
+            f"{path} has no safetensors weights.",
+            "Pickled weights (.bin) are not read, they can execute code: save the model again with save_pretrained().",
+        )
+    shapes = {name: shape for file in weights for name, shape in read_shapes(file).items()}
+    return Base(path, path.name if path == Path(source) else str(source), config, shapes, weights)
+
+
+def open_adapter(path: Path, default_prompt: Prompt) -> Adapter:
+    """Open a PEFT adapter; `default_prompt` holds where it brings no `prompt.json`.
+
+    Raises:
+        ExportError: files are missing or damaged, or it is not a LoRA adapter.
+    """
+    config_file, weights = path / "adapter_config.json", path / "adapter_model.safetensors"
+    if not config_file.is_file() or not weights.is_file():
+        missing = weights.name if config_file.is_file() else config_file.name
+        raise ExportError(
+            f"{path} is not a PEFT adapter: it has no {missing}.", "Give the directory that save_pretrained() wrote."
+        )
+    config = _read_config(config_file)
+    if config.get("peft_type") != "LORA":
+        raise ExportError(f"{config_file} is of the kind {config.get('peft_type')!r}.", "Only LoRA can be merged.")
+    prompt_file = path / "prompt.json"
+    prompt = Prompt.from_json(read_json(prompt_file), str(prompt_file)) if prompt_file.is_file() else default_prompt
+    return Adapter(path, config, prompt)
+
+
+def check_pairing(base: Base, adapter: Adapter) -> None:
+    """Make sure that an adapter fits a base: names, shapes, and finite numbers.
+
+    Raises:
+        ExportError: it does not; the message says which tensor and what to pass instead.
+    """
+    shapes = read_shapes(adapter.weights)
+    trained_on = adapter.config.get("base_model_name_or_path")
+    cure = f'{adapter.path.name}/adapter_config.json names "{trained_on}" as its base: pass that one.'
+    for name, shape in shapes.items():
+        target, _, part = name.removeprefix(_PEFT_PREFIX).partition(".lora_")
+        if not part:
+            continue
+        expected = base.shapes.get(f"{target}.weight")
+        if expected is None:
+            raise ExportError(f"{adapter.path} changes {target}, which {base.name} does not have.", cure)
+        # lora_A is [rank, inputs], lora_B [outputs, rank], for a weight of [outputs, inputs].
+        axis = 1 if part.startswith("A") else 0
+        if part[0] in "AB" and shape[axis] != expected[1 if axis else 0]:
+            raise ExportError(
+                f"{adapter.path} was trained on another base: its {target} is {shape[axis]} wide, "
+                f"that of {base.name} {expected[1 if axis else 0]}.",
+                cure,
+            )
+    _check_finite(adapter)
+
+
+def _check_finite(adapter: Adapter) -> None:
+    import torch
+
+    with safe_open(adapter.weights, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  (not a dictionary)
+            if not torch.isfinite(file.get_tensor(name)).all():
+                raise ExportError(
+                    f"{adapter.weights} has NaN or infinite values in {name}.",
+                    "Its training diverged: take an earlier checkpoint, or train with a lower learning rate.",
+                )
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a safetensors file, by name.
+
+    Raises:
+        ExportError: the file is truncated or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ExportError(f"{path} cannot be read: {error}.", "Copy it again from its source.") from error
+
+
+def describe(base: Base, adapter: Adapter) -> dict[str, Any]:
+    """Where a stage comes from, for the manifest: names and sums, no paths."""
+    return {
+        "base": {
+            "name": base.name,
+            "family": base.config["model_type"],
+            "files": {file.name: file_sha256(file) for file in base.weights},
+        },
+        "adapter": {"name": adapter.path.name, "sha256": file_sha256(adapter.weights)},
+    }
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist.", "Give a Hugging Face model directory.")
+    try:
+        return read_json(path)
+    except BundleError as error:
+        raise ExportError(error.what, error.cure) from error
+
+
+def _download(hub_id: str) -> Path:
+    """Fetch a model from the hub into its cache; resumes where an earlier try stopped."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    cure = "Check the spelling, the network, and for a gated model `hf auth login`."
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(HUB_FILES)))
+    except HFValidationError as error:
+        raise ExportError(f"{hub_id} is neither a directory nor a hub id.", "Check the path.") from error
+    except Exception as error:  # the hub's client lets many kinds of network error through
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(
+            f"{hub_id} is not a directory here and could not be downloaded from the hub: {reason}", cure
+        ) from error
