@@ -19,7 +19,7 @@ EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter 
 .PHONY: demo test lint pytest accuracy default-bundle conformance clean
 
 demo: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
-	@$(BIN)/python -m edgereason.cli.compare "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
+	@$(BIN)/python examples/compare.py "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
 
 test: lint pytest
 

@@ -171,7 +171,7 @@ def _require(format: str) -> None:
 
 
 def _check_space(out: Path, base_bytes: int) -> None:
-    """Refuse early what cannot fit: a stage's merged fp32 copy (twice a 16-bit base) lies beside it while it is written."""
+    """Refuse early what cannot fit: beside a stage that is written lies its merged copy in fp32, twice a 16-bit base."""
     existing = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     needed, free = 3 * base_bytes, shutil.disk_usage(existing).free
     if free < needed:

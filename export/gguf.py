@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from transformers import AutoConfig
 from edgereason.errors import ExportError
 from edgereason.export import gguf_llama
 from edgereason.export.gguf_tokenizer import write_tokenizer
+from edgereason.llama_library import ERROR, listening, llama_library
 
 Progress = Callable[[int, int], None]
 """Called with the tensors that are done and the tensors that there are."""
@@ -181,36 +183,25 @@ def _converted(tensor: _Tensor, model_dir: Path) -> Tensor:
 
 
 def _quantize(source: Path, out: Path, gguf_type: str, report: Callable[[int], None]) -> None:
-    """Run llama.cpp's quantizer, silently; it names each tensor in its log, which is where progress comes from."""
-    import llama_cpp
+    """Run llama.cpp's quantizer; it names each tensor in its log ("[  12/ 290] ..."), which is where progress is from."""
+    llama_cpp = llama_library()
+    complaints = ["no reason given"]
 
-    done = 0
-    complaints: list[str] = []
-
-    def log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        nonlocal done
-        line = text.decode("utf-8", errors="replace").strip()
-        if level == _GGML_LOG_LEVEL_ERROR:
+    def follow(level: int, line: str) -> None:
+        if level == ERROR:
             complaints.append(line)
-        elif line.startswith("[") and "/" in line.partition("]")[0]:
-            done += 1
-            report(done)
+        elif match := re.match(r"\[ *(\d+)/ *\d+\]", line):
+            report(int(match[1]))
 
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = GGUF_TYPES[gguf_type]
-    params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    callback = llama_cpp.llama_log_callback(log)
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-    try:
+    with listening(follow):
         status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(params))
-    finally:
-        silence()
     if status != 0:
-        reason = complaints[-1] if complaints else f"status {status}"
-        raise ExportError(f"llama.cpp's quantizer could not write {gguf_type}: {reason}", "Check the free disk space.")
-
-
-_GGML_LOG_LEVEL_ERROR = 4
+        raise ExportError(
+            f"llama.cpp's quantizer could not write {gguf_type}: {complaints[-1]}.",
+            "Make sure that the disk has room and that the merged model is whole.",
+        )
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def evaluate(
             engine,
             f"{report.correct}/{report.total}",
             f"{report.accuracy:.1%}",
-            f"{report.low:.1%}–{report.high:.1%}",
+            f"{report.low:.1%} to {report.high:.1%}",
         )
     Console(highlight=False).print(table)
     if json_path is not None:
