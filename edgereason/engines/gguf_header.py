@@ -1,0 +1,168 @@
+"""Check a GGUF file's header before llama.cpp reads it.
+
+llama.cpp trusts much of what a header says, and an unlucky one ends the process. The check follows the specification
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): every length stays inside of the file, every type exists,
+and the numbers that sizes are computed from are sane.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgereason.errors import BundleError
+
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_STRING, _ARRAY = 8, 9
+# Value type -> its `struct` code; bool is checked to be 0 or 1.
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_MAX_DIMENSIONS = 4
+_MAX_COUNT = 1 << 24
+"""More keys, tensors or layers than any model has; less than what would fill the memory."""
+
+
+@dataclass
+class Header:
+    """What a header says.
+
+    Attributes:
+        values: The metadata; an array appears as its length.
+        shapes: Every tensor's dimensions, the fastest varying first.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def check_header(path: Path) -> Header:
+    """Read and check the header of a GGUF file.
+
+    Raises:
+        BundleError: the file is missing, is no GGUF file, or its header is damaged or truncated.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path} does not exist.", "Give a .gguf file, or a directory that holds model.gguf.")
+    if path.stat().st_size < 24:
+        _refuse(path, "it ends inside of its header")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return _Reader(data).header()
+        except _Damaged as damage:
+            _refuse(path, str(damage))
+        except (struct.error, UnicodeDecodeError):
+            _refuse(path, "it ends inside of its header, or holds text that is not UTF-8")
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise BundleError(
+        f"{path} is not a whole GGUF file: {reason}.", "Export the model again, or copy it again from its source."
+    )
+
+
+class _Damaged(Exception):
+    """What is wrong, in words."""
+
+
+class _Reader:
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 0
+
+    def header(self) -> Header:
+        if self._data[:4] != _MAGIC:
+            raise _Damaged("it does not begin with GGUF")
+        self._at = 4
+        version = self._number("<I")
+        if version not in _VERSIONS:
+            raise _Damaged(f"its version is {version}, known are {' and '.join(map(str, _VERSIONS))}")
+        tensors, keys = self._count("<Q"), self._count("<Q")
+        header = Header()
+        for _ in range(keys):
+            name = self._string()
+            if name in header.values:
+                raise _Damaged(f"the key {name} occurs twice")
+            header.values[name] = self._value(self._number("<I"))
+        offsets = [self._tensor(header) for _ in range(tensors)]
+        self._check_offsets(offsets, header.values.get("general.alignment", 32))
+        _check_values(header)
+        return header
+
+    def _number(self, code: str) -> Any:
+        (value,) = struct.unpack_from(code, self._data, self._at)
+        self._at += struct.calcsize(code)
+        return value
+
+    def _count(self, code: str) -> int:
+        count: int = self._number(code)
+        if count > _MAX_COUNT:
+            raise _Damaged(f"it claims {count:,} entries")
+        return count
+
+    def _string(self) -> str:
+        end = self._at + 8 + struct.unpack_from("<Q", self._data, self._at)[0]
+        if end > len(self._data):
+            raise _Damaged("a text reaches beyond the end of the file")
+        text = self._data[self._at + 8 : end].decode("utf-8")
+        self._at = end
+        return text
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._array()
+        if kind not in _SCALARS:
+            raise _Damaged(f"a value has the unknown type {kind}")
+        return self._number(_SCALARS[kind])
+
+    def _array(self) -> int:
+        kind, count = self._number("<I"), self._count("<Q")
+        if kind == _STRING:
+            for _ in range(count):
+                self._string()
+        elif kind in _SCALARS:
+            self._at += count * struct.calcsize(_SCALARS[kind])
+            if self._at > len(self._data):
+                raise _Damaged("an array reaches beyond the end of the file")
+        else:
+            raise _Damaged(f"an array has elements of the type {kind}")
+        return count
+
+    def _tensor(self, header: Header) -> int:
+        """Read one tensor's entry; returns its offset in the data that follows the header."""
+        name, dimensions = self._string(), self._number("<I")
+        if not 0 < dimensions <= _MAX_DIMENSIONS:
+            raise _Damaged(f"the tensor {name} has {dimensions} dimensions")
+        shape = tuple(self._number("<Q") for _ in range(dimensions))
+        if name in header.shapes or not all(0 < size <= 1 << 40 for size in shape):
+            raise _Damaged(f"the tensor {name} occurs twice or has the shape {shape}")
+        header.shapes[name] = shape
+        self._number("<I")  # the type: llama.cpp refuses those that it does not know
+        offset: int = self._number("<Q")
+        return offset
+
+    def _check_offsets(self, offsets: list[int], alignment: Any) -> None:
+        if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
+            raise _Damaged(f"its alignment is {alignment}")
+        start = -(-self._at // alignment) * alignment
+        if any(offset % alignment or start + offset >= len(self._data) for offset in offsets):
+            raise _Damaged("the file ends before its last tensor begins")
+
+
+def _check_values(header: Header) -> None:
+    """Refuse what llama.cpp would divide by, allocate or index with."""
+    values = header.values
+    architecture = values.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise _Damaged("general.architecture is missing")
+    for name in ("block_count", "context_length", "embedding_length", "attention.head_count"):
+        value = values.get(f"{architecture}.{name}")
+        if not isinstance(value, int) or not 0 < value <= _MAX_COUNT:
+            raise _Damaged(f"{architecture}.{name} is {value}")
+    tokens = values.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, int) or tokens < 1:
+        raise _Damaged("it has no tokens")

@@ -1,0 +1,179 @@
+"""The engine `llama.cpp`: GGUF files through llama-cpp-python's low-level API.
+
+A session is a llama.cpp context with a float16 KV cache. Contexts cost milliseconds and memory to make, so a few are
+kept for the sessions that follow.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgereason.engines.base import Logits
+from edgereason.engines.cpu import default_threads
+from edgereason.engines.gguf_header import check_header
+from edgereason.engines.probe import require
+from edgereason.errors import BundleError, ContextError, EngineError
+from edgereason.llama_library import complaints, llama_library
+
+_BATCH = 512
+"""Tokens that llama.cpp computes at once; a longer prompt goes in pieces."""
+
+_SPARE_CONTEXTS = 2
+
+
+class LlamaCppEngine:
+    """A GGUF model, mapped from disk. Safe to use from several threads, each with sessions of its own.
+
+    Args:
+        path: A `.gguf` file, or a stage's directory that holds `model.gguf`.
+        threads: Threads per computation; None for one per physical core.
+
+    Raises:
+        BundleError: the file is missing, truncated or damaged, or of an architecture that this llama.cpp lacks.
+        EngineError: llama-cpp-python is not installed, or does not work on this machine.
+    """
+
+    name = "llama.cpp"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self._llama = llama_library()
+        require(self.name)
+        file = path / "model.gguf" if path.is_dir() else path
+        check_header(file)
+        self._threads = threads or default_threads()
+        self._model = self._load(file)
+        vocabulary = self._llama.llama_model_get_vocab(self._model)
+        self.vocab_size: int = self._llama.llama_vocab_n_tokens(vocabulary)
+        self.context_length: int = self._llama.llama_model_n_ctx_train(self._model)
+        self._lock = threading.Lock()
+        self._spare: list[tuple[int, Any]] = []  # (capacity, context)
+        self._in_use = 0
+        self._closed = False
+
+    def _load(self, file: Path) -> Any:
+        with complaints() as errors:
+            model = self._llama.llama_model_load_from_file(os.fsencode(file), self._llama.llama_model_default_params())
+        if not model:
+            reason = errors[0] if errors else "no reason given"
+            raise BundleError(
+                f"{file} cannot be loaded by llama.cpp: {reason}.",
+                "Export the model again, or copy it again from its source.",
+            )
+        return model
+
+    def session(self, capacity: int | None = None) -> LlamaCppSession:
+        """Start an empty sequence; see `edgereason.engines.base.Engine`."""
+        capacity = self.context_length if capacity is None else capacity
+        if capacity > self.context_length:
+            raise ContextError(
+                f"{capacity:,} tokens are asked for, the model's context holds {self.context_length:,}.",
+                "Ask a shorter question, or ask for fewer new tokens.",
+            )
+        with self._lock:
+            if self._closed:
+                raise EngineError("This engine is closed.", "Load the model again.")
+            fitting = sorted(spare for spare in self._spare if spare[0] >= capacity)
+            if fitting:
+                self._spare.remove(fitting[0])
+            self._in_use += 1
+        room, context = fitting[0] if fitting else self._new_context(capacity)
+        return LlamaCppSession(self, context, room, capacity)
+
+    def _new_context(self, capacity: int) -> tuple[int, Any]:
+        params = self._llama.llama_context_default_params()
+        params.n_ctx = max(capacity, 1)
+        params.n_batch = params.n_ubatch = min(_BATCH, params.n_ctx)
+        params.n_threads = params.n_threads_batch = self._threads
+        params.no_perf = True
+        with complaints() as errors:
+            context = self._llama.llama_init_from_model(self._model, params)
+        if not context:
+            with self._lock:
+                self._in_use -= 1
+            reason = errors[0] if errors else "no reason given"
+            raise EngineError(
+                f"llama.cpp cannot make a context of {capacity:,} tokens: {reason}.",
+                "Close other programs, or ask for fewer tokens.",
+            )
+        return self._llama.llama_n_ctx(context), context
+
+    def give_back(self, room: int, context: Any) -> None:
+        """Take the context of a closed session, for the next one or to free it."""
+        with self._lock:
+            self._in_use -= 1
+            keep = not self._closed and len(self._spare) < _SPARE_CONTEXTS
+            if keep:
+                self._llama.llama_memory_clear(self._llama.llama_get_memory(context), False)
+                self._spare.append((room, context))
+        if not keep:
+            self._llama.llama_free(context)
+        self._free_when_idle()
+
+    def close(self) -> None:
+        """Give the memory back, when the last session is closed. Closing twice is allowed."""
+        with self._lock:
+            self._closed = True
+            spare, self._spare = self._spare, []
+        for _, context in spare:
+            self._llama.llama_free(context)
+        self._free_when_idle()
+
+    def _free_when_idle(self) -> None:
+        with self._lock:
+            idle = self._closed and self._in_use == 0
+            model, self._model = (self._model, None) if idle else (None, self._model)
+        if model is not None:
+            self._llama.llama_model_free(model)
+
+
+class LlamaCppSession:
+    """One sequence in a context of its own; see `edgereason.engines.base.Session`."""
+
+    def __init__(self, engine: LlamaCppEngine, context: Any, room: int, capacity: int) -> None:
+        self.length = 0
+        self._engine = engine
+        self._context = context
+        self._room = room
+        self._capacity = capacity
+
+    def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
+        """Append `ids`; see `edgereason.engines.base.Session`."""
+        if self._context is None:
+            raise EngineError("This session is closed.", "Start another one.")
+        if self.length + len(ids) > self._capacity:
+            raise ContextError(
+                f"{self.length + len(ids):,} tokens do not fit into a session of {self._capacity:,}.",
+                "Start a session with more capacity.",
+            )
+        tokens = np.asarray(ids, dtype=np.int32)
+        pieces = [self._decode(tokens[at : at + _BATCH], every) for at in range(0, len(tokens), _BATCH)]
+        return np.concatenate(pieces) if every else pieces[-1]
+
+    def _decode(self, tokens: np.ndarray[Any, np.dtype[np.int32]], every: bool) -> Logits:
+        """Compute up to one batch of tokens: logits `[1, vocab]`, or `[len(tokens), vocab]` with `every`."""
+        llama = self._engine._llama
+        batch = llama.llama_batch_get_one(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), len(tokens))
+        wanted = np.ones(len(tokens), dtype=np.int8)
+        if every:
+            batch.logits = wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        with complaints() as errors:
+            status = llama.llama_decode(self._context, batch)
+        if status != 0:
+            reason = errors[-1] if errors else f"status {status}"
+            raise EngineError(f"llama.cpp could not compute {len(tokens)} tokens: {reason}.")
+        self.length += len(tokens)
+        rows = len(tokens) if every else 1
+        return np.ctypeslib.as_array(llama.llama_get_logits(self._context), (rows, self._engine.vocab_size)).copy()
+
+    def close(self) -> None:
+        """Give the context back. Closing twice is allowed."""
+        context, self._context = self._context, None
+        if context is not None:
+            self._engine.give_back(self._room, context)
