@@ -108,9 +108,9 @@ def distribution(logits: Floats, sampling: Sampling) -> tuple[npt.NDArray[np.int
     scaled = logits[order].astype(np.float64) / sampling.temperature
     probabilities = np.exp(scaled - scaled[0])
     probabilities /= probabilities.sum()
-    # A token stays while the ones before it have not yet reached p.
-    before = np.cumsum(probabilities) - probabilities
-    keep = (before < sampling.top_p) & (probabilities >= sampling.min_p * probabilities[0])
+    keep = probabilities >= sampling.min_p * probabilities[0]
+    if sampling.top_p < 1:  # a token stays while the ones before it have not yet reached p
+        keep &= np.cumsum(probabilities) - probabilities < sampling.top_p
     keep[0] = True
     kept = probabilities[keep]
     return order[keep], kept / kept.sum()

@@ -171,8 +171,9 @@ def _require(format: str) -> None:
 
 
 def _check_space(out: Path, base_bytes: int) -> None:
-    """Refuse early what cannot fit: beside a stage that is written lies its merged copy in fp32, twice a 16-bit base."""
+    """Refuse early what cannot fit: a stage's merged copy in fp32 lies beside it while it is written."""
     existing = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    # fp32 is twice a 16-bit base; the two stages written come to less than another one.
     needed, free = 3 * base_bytes, shutil.disk_usage(existing).free
     if free < needed:
         raise ExportError(

@@ -1,0 +1,32 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any library is imported: no test reaches for a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "examples" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A random base with two random adapters: `base`, `guidance`, `answer`."""
+    from random_model import save_trio
+
+    return save_trio(tmp_path_factory.mktemp("trio"))
+
+
+@pytest.fixture(scope="session")
+def native_bundle(trio: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random trio as a native int4 bundle. Copy it before changing it."""
+    from edgereason.export import export
+
+    out = tmp_path_factory.mktemp("bundles") / "native"
+    export(trio["base"], trio["guidance"], trio["answer"], out)
+    return out

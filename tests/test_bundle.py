@@ -1,0 +1,145 @@
+"""Opening bundles: what is damaged or hostile is refused with a sentence; writing leaves all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgereason.bundle import Bundle, new_directory
+from edgereason.errors import BundleError, ExportError
+
+Change = Callable[[Any], Any]
+
+
+@pytest.fixture
+def bundle(native_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(native_bundle, tmp_path / "copy"))
+
+
+def change_manifest(bundle: Path, change: Change) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    change(manifest)
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+
+def test_a_manifest_survives_reading_and_writing(bundle: Path) -> None:
+    text = (bundle / "bundle.json").read_text()
+    Bundle.open(bundle).write_manifest()
+    assert (bundle / "bundle.json").read_text() == text
+
+
+def test_a_flipped_bit_anywhere_is_a_wrong_checksum(bundle: Path) -> None:
+    for name in Bundle.open(bundle).files:
+        file = bundle / name
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(BundleError, match=f"{file.name} has a wrong checksum"):
+            Bundle.open(bundle)
+        file.write_bytes(content)
+    Bundle.open(bundle)
+
+
+def test_a_truncated_or_missing_file_is_named(bundle: Path) -> None:
+    weights = bundle / "answer" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-100])
+    with pytest.raises(BundleError, match=r"model\.safetensors has .* truncated"):
+        Bundle.open(bundle)
+    weights.unlink()
+    with pytest.raises(BundleError, match=r"answer.model\.safetensors is missing"):
+        Bundle.open(bundle)
+
+
+def test_what_is_no_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "guidance/../../outside", "C:\\x", "a\\..\\..\\b"])
+def test_a_path_that_leaves_the_bundle_is_refused(bundle: Path, path: str) -> None:
+    (bundle.parent / "outside").write_text("secret")
+    change_manifest(bundle, lambda manifest: manifest["files"].update({path: {"bytes": 6, "sha256": ""}}))
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(bundle)
+
+
+def test_a_link_that_leaves_the_bundle_is_refused(bundle: Path) -> None:
+    weights = bundle / "guidance" / "model.safetensors"
+    weights.rename(bundle.parent / "elsewhere")
+    weights.symlink_to(bundle.parent / "elsewhere")
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(schema=99), "schema version 99"),
+        (lambda manifest: manifest.update(format="exe"), "unknown here"),
+        (lambda manifest: manifest.pop("stages"), "damaged"),
+        (lambda manifest: manifest["stages"].pop("answer"), "damaged"),
+        (lambda manifest: manifest["stages"]["answer"].update(max_new_tokens="many"), "damaged"),
+        (lambda manifest: manifest["stages"]["answer"].update(prompt="Hi"), "not a prompt"),
+        (lambda manifest: manifest["stages"]["answer"]["sampling"].update(temperature=-1), "temperature"),
+        (lambda manifest: manifest["files"].update(x=7), "damaged"),
+    ],
+)
+def test_a_broken_manifest_is_refused(bundle: Path, change: Change, message: str) -> None:
+    change_manifest(bundle, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle)
+
+
+def test_a_manifest_that_is_not_json_is_refused(bundle: Path) -> None:
+    (bundle / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
+        Bundle.open(bundle)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_directory(tmp_path / "out") as staging:
+        (staging / "half").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_exists_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for text in ("first", "second"):
+        with new_directory(out, replace=True) as staging:
+            (staging / "file").write_text(text)
+    with pytest.raises(ExportError, match="exists already"), new_directory(out):
+        pass
+    assert (out / "file").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    """On a file system of 64 KB, in a mount namespace of its own."""
+    script = f"""
+import sys
+from pathlib import Path
+from edgereason.bundle import new_directory
+from edgereason.errors import ExportError
+try:
+    with new_directory(Path({str(tmp_path / "out")!r})) as staging:
+        (staging / "file").write_bytes(bytes(1 << 20))
+except ExportError as error:
+    print(error)
+print(list(Path({str(tmp_path)!r}).iterdir()))
+"""
+    mount = f"mount -t tmpfs -o size=64k none {tmp_path}"
+    if os.name == "nt" or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    run = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, script]
+    output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert "out could not be written: No space left on device." in output
+    assert output.splitlines()[-1] == "[]"
