@@ -16,7 +16,7 @@ EXAMPLE := $(shell find examples/tiny -type f)
 EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter examples/tiny/guidance \
 	--answer-adapter examples/tiny/answer --force
 
-.PHONY: demo test lint pytest accuracy default-bundle conformance clean
+.PHONY: demo test lint types docs pytest accuracy default-bundle conformance clean
 
 demo: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
 	@$(BIN)/python examples/compare.py "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
@@ -27,7 +27,13 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt,$(NATIVE_SOURCES))
-	$(BIN)/mypy
+	$(MAKE) --no-print-directory types
+
+# mypy does not see the import hook that puts export/ and kernels/ into the package: it gets a tree of links that has them.
+types: .venv/.dependencies
+	@rm -rf build/typed && mkdir -p build/typed/edgereason
+	@ln -s $(CURDIR)/edgereason/* $(CURDIR)/export $(CURDIR)/kernels build/typed/edgereason
+	MYPYPATH=build/typed $(BIN)/mypy --package edgereason
 
 pytest: .venv/.installed
 	$(BIN)/python -m pytest
@@ -43,6 +49,10 @@ default-bundle: $(DEMO)/native/bundle.json
 
 $(DEMO)/%/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
 	$(EXPORT) --format $* --out $(@D)
+
+# The pages that are written from the program.
+docs: .venv/.installed
+	$(BIN)/python docs/commands.py
 
 clean:
 	rm -rf build .venv

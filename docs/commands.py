@@ -20,7 +20,8 @@ def render() -> str:
 
 
 def _help(*command: str) -> str:
-    run = CliRunner().invoke(app, [*command, "--help"], prog_name="edgereason", terminal_width=100, max_content_width=100)
+    width = {"terminal_width": 100, "max_content_width": 100}
+    run = CliRunner().invoke(app, [*command, "--help"], prog_name="edgereason", **width)
     return f"```\n{run.output.rstrip()}\n```"
 
 

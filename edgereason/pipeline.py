@@ -67,16 +67,22 @@ class Event:
 
 
 class Reasoner:
-    """A loaded bundle that answers questions. Safe to use from several threads; a context manager."""
+    """A loaded bundle that answers questions. Safe to use from several threads; a context manager.
+
+    Attributes:
+        bundle: What was loaded.
+        models: The two stages' models, `guidance` and `answer`.
+        load_s: How long loading took, in seconds.
+    """
 
     def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
         started = time.perf_counter()
         self.bundle = bundle
-        self._models: dict[str, LanguageModel] = {}
+        self.models: dict[str, LanguageModel] = {}
         try:
             for stage in STAGES:
                 directory = bundle.path / stage
-                self._models[stage] = LanguageModel(open_engine(directory, engine, threads), directory)
+                self.models[stage] = LanguageModel(open_engine(directory, engine, threads), directory)
         except BaseException:
             self.close()
             raise
@@ -149,7 +155,7 @@ class Reasoner:
             guidance=guidance.strip(),
             answer=answer.strip(),
             final=final,
-            engine=self._models["answer"].engine.name,
+            engine=self.models["answer"].engine.name,
             bundle=str(self.bundle.path),
             timings=timings,
         )
@@ -159,7 +165,7 @@ class Reasoner:
         self, name: str, stage: Stage, timings: StageTimings, question: str, guidance: str | None
     ) -> Iterator[str]:
         started = time.perf_counter()
-        model = self._models[name]
+        model = self.models[name]
         prompt = model.tokenizer.encode(model.tokenizer.render(stage.prompt.messages(question, guidance)))
         room = model.engine.context_length - len(prompt)
         if room < 1:
@@ -180,9 +186,9 @@ class Reasoner:
 
     def close(self) -> None:
         """Give the models' memory back."""
-        for model in self._models.values():
+        for model in self.models.values():
             model.close()
-        self._models = {}
+        self.models = {}
 
     def __enter__(self) -> Reasoner:
         return self

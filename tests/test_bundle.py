@@ -105,9 +105,13 @@ def test_a_manifest_that_is_not_json_is_refused(bundle: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_directory(tmp_path / "out") as staging:
-        (staging / "half").write_text("half")
-        raise RuntimeError
+    def fail() -> None:
+        with new_directory(tmp_path / "out") as staging:
+            (staging / "half").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 

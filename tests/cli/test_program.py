@@ -125,7 +125,17 @@ print([name for name in {heavy!r} if name in sys.modules])
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
 def test_interrupting_stops_cleanly(native_bundle: Path) -> None:
-    command = [*PROGRAM, "ask", "How many?", "--bundle", str(native_bundle), "--temperature", "5", "--max-tokens", "200"]
+    command = [
+        *PROGRAM,
+        "ask",
+        "How many?",
+        "--bundle",
+        str(native_bundle),
+        "--temperature",
+        "5",
+        "--max-tokens",
+        "200",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.read(1)  # the first text has come

@@ -73,7 +73,9 @@ def test_the_answer_model_may_have_another_base(trio: Trio, tmp_path: Path) -> N
 def test_progress_reaches_its_total(trio: Trio, tmp_path: Path) -> None:
     last: dict[str, tuple[int, int]] = {}
     run(trio, tmp_path / "out", progress=lambda step, done, total: last.update({step: (done, total)}))
-    assert set(last) == {f"{stage}: {what}" for stage in ("guidance", "answer") for what in ("merging", "writing 4-bit native")}
+    assert set(last) == {
+        f"{stage}: {what}" for stage in ("guidance", "answer") for what in ("merging", "writing 4-bit native")
+    }
     assert all(done == total for done, total in last.values())
 
 

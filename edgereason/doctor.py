@@ -1,0 +1,66 @@
+"""What this machine is, and which engines really decode on it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgereason.engines import ENGINES
+from edgereason.engines.cpu import cpu_model, default_threads
+from edgereason.engines.probe import Verdict, probe
+from edgereason.kernels import cpu as kernels
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `examine` found.
+
+    Attributes:
+        cpu: The processor's name.
+        cores: Cores that this process may use.
+        memory_gb: Memory of the machine in units of 10^9 bytes; 0 where the system does not say.
+        isa: The instruction set that the native engine's kernels use.
+        isas: Those that this machine could run.
+        engines: What became of trying each engine.
+    """
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    isa: str
+    isas: tuple[str, ...]
+    engines: tuple[Verdict, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine() -> Examination:
+    """Look at this machine and try each engine in a child process; a remembered verdict is not tried again."""
+    return Examination(
+        cpu=cpu_model(),
+        cores=default_threads(),
+        memory_gb=memory_bytes() / 1e9,
+        isa=kernels.isa(),
+        isas=tuple(kernels.isas()),
+        engines=tuple(probe(engine) for engine in ENGINES),
+    )
+
+
+def memory_bytes() -> int:
+    """The machine's memory; 0 where the system does not say."""
+    if os.name == "nt":
+        return _windows_memory_bytes()
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def _windows_memory_bytes() -> int:
+    import ctypes
+
+    kilobytes = ctypes.c_ulonglong()
+    found = ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))  # type: ignore[attr-defined,unused-ignore]
+    return kilobytes.value * 1024 if found else 0
