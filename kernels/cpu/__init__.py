@@ -1,1 +1,199 @@
-from ._cpu import *
+"""The operations of a transformer on numpy arrays, for CPUs.
+
+Every function checks its arguments (TypeError for a wrong type, ValueError for a shape that does not fit, both naming the
+argument) and computes without the interpreter's lock, on one pool of threads that the process shares. Arrays are float32
+and row-major; T is a number of rows, one per token, and may be zero. The instruction set is chosen at first use;
+the environment variable `EDGEREASON_ISA` names another.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from edgereason.kernels.cpu import _cpu
+from edgereason.kernels.cpu._cpu import Weight
+from edgereason.kernels.packing import BFloat16, PackedWeight
+
+__all__ = [
+    "KVCache",
+    "Weight",
+    "attention",
+    "cpu_features",
+    "embedding",
+    "isa",
+    "isas",
+    "linear",
+    "prepare",
+    "rms_norm",
+    "rope",
+    "set_threads",
+    "swiglu",
+    "threads",
+    "use_isa",
+]
+
+Float32 = npt.NDArray[np.float32]
+KEYS = 16  # neighbouring keys that the cache interleaves
+
+
+def prepare(weight: PackedWeight | BFloat16 | npt.NDArray[np.float32] | npt.NDArray[np.float16]) -> Weight:
+    """A weight `[N, K]` for `linear` and `embedding`, checked once. It borrows the arrays: nothing is copied.
+
+    Packed weights are multiplied with activations that are quantized to 8 bits per row and group of 32; float weights
+    with float32 activations.
+    """
+    if isinstance(weight, PackedWeight):
+        return Weight(weight.qweight, weight.scales, weight.zeros, weight.rows, weight.columns, weight.bits)
+    if isinstance(weight, BFloat16):
+        return Weight.bfloat16(weight.bits)
+    if isinstance(weight, np.ndarray) and weight.dtype == np.float16:
+        return Weight.float16(weight)
+    return Weight.float32(weight)
+
+
+def linear(x: Float32, weight: Weight, add: Float32 | None = None) -> Float32:
+    """`x [T, K]` times the transpose of `weight [N, K]`, plus `add [T, N]`: float32 `[T, N]`."""
+    y = np.empty((_rows(x, "x"), weight.rows), np.float32)
+    _cpu.linear(x, weight, add, y)
+    return y
+
+
+def embedding(ids: npt.NDArray[np.int64], weight: Weight) -> Float32:
+    """Rows `ids [T]` (int64) of `weight [N, K]`: float32 `[T, K]`."""
+    y = np.empty((_rows(ids, "ids"), weight.columns), np.float32)
+    _cpu.embedding(ids, weight, y)
+    return y
+
+
+def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the rows of `x [T, K]` (arXiv 1910.07467): float32 `[T, K]`."""
+    y = np.empty((_rows(x, "x"), weight.shape[0]), np.float32)
+    _cpu.rms_norm(x, weight, eps, y)
+    return y
+
+
+def rope(x: Float32, cos: Float32, sin: Float32) -> None:
+    """Rotate `x [T, heads, d]` in place by angles whose cosine and sine are `[T, d / 2]` (RoFormer, arXiv 2104.09864).
+
+    Element i of a head's first half rotates with element i of its second half. Rows of `x` may lie apart.
+    """
+    _cpu.rope(x, cos, sin)
+
+
+def swiglu(gate_up: Float32) -> Float32:
+    """`silu(gate) * up` of `gate_up [T, 2 I]`, gate first (arXiv 2002.05202): float32 `[T, I]`."""
+    y = np.empty((_rows(gate_up, "gate_up"), gate_up.shape[-1] // 2), np.float32)
+    _cpu.swiglu(gate_up, y)
+    return y
+
+
+class KVCache:
+    """Keys and values of one sequence in one layer; it grows as the sequence does.
+
+    Attributes:
+        keys: `[kv_heads, capacity / 16, d, 16]`: sixteen neighbouring keys are interleaved, so that their scores are
+            computed side by side.
+        values: `[kv_heads, capacity, d]`.
+    """
+
+    def __init__(self, kv_heads: int, head_dim: int, dtype: npt.DTypeLike = np.float16) -> None:
+        """An empty cache of `dtype` float16 or float32."""
+        self.keys = np.empty((kv_heads, 0, head_dim, KEYS), dtype)
+        self.values = np.empty((kv_heads, 0, head_dim), dtype)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit before the cache has to grow."""
+        return int(self.values.shape[1])
+
+    def reserve(self, length: int) -> None:
+        """Make room for `length` tokens, at least half as many again as before if there is too little."""
+        if length <= self.capacity:
+            return
+        blocks = -(-max(length, self.capacity * 3 // 2) // KEYS)
+        self.keys = _grown(self.keys, blocks)
+        self.values = _grown(self.values, blocks * KEYS)
+
+
+def attention(q: Float32, k: Float32, v: Float32, cache: KVCache, position: int, scale: float | None = None) -> Float32:
+    """Append keys and values to the cache and attend to all keys up to each query's own: float32 `[T, heads * d]`.
+
+    Args:
+        q: `[T, heads, d]`; queries h * g .. h * g + g - 1 share KV head h (grouped-query attention, arXiv 2305.13245).
+            Rows may lie apart, here and below.
+        k: `[T, kv_heads, d]`.
+        v: `[T, kv_heads, d]`.
+        cache: Holds the tokens before `position`; what it holds from there on is overwritten.
+        position: Where in the sequence the first of the T rows stands.
+        scale: Of the scores; `1 / sqrt(d)` when None.
+    """
+    rows, heads, head_dim = q.shape if isinstance(q, np.ndarray) and q.ndim == 3 else _refuse(q)
+    if position < 0:
+        raise ValueError(f"position has to be at least 0, not {position}")
+    cache.reserve(position + rows)
+    y = np.empty((rows, heads, head_dim), np.float32)
+    half = cache.keys.dtype == np.float16
+    factor = 1 / math.sqrt(head_dim) if scale is None else scale
+    _cpu.attention(q, k, v, cache.keys, cache.values, half, position, factor, y)
+    return y.reshape(rows, heads * head_dim)
+
+
+def isa() -> str:
+    """The instruction set in use, such as `avx512vnni`.
+
+    Raises:
+        ValueError: `EDGEREASON_ISA` names one that this machine lacks.
+    """
+    return _cpu.isa()
+
+
+def isas() -> list[str]:
+    """The instruction sets that can be used on this machine, best first."""
+    return _cpu.isas()
+
+
+def use_isa(name: str | None) -> None:
+    """Use another instruction set from now on, in the whole process; None goes back to the default.
+
+    Raises:
+        ValueError: this machine lacks it.
+    """
+    _cpu.use_isa(name or "")
+
+
+def cpu_features() -> list[str]:
+    """What the CPU has and the operating system allows, of the features that matter to kernels."""
+    return _cpu.cpu_features()
+
+
+def threads() -> int:
+    """How many threads compute, the calling one included."""
+    return _cpu.threads()
+
+
+def set_threads(count: int | None) -> None:
+    """Compute with `count` threads; None: as many as there are cores that the process may run on."""
+    _cpu.set_threads(_DEFAULT_THREADS if count is None else count)
+
+
+_DEFAULT_THREADS = _cpu.threads()
+
+
+def _rows(array: npt.NDArray[np.generic], name: str) -> int:
+    if not isinstance(array, np.ndarray) or array.ndim == 0:
+        raise TypeError(f"{name} has to be an array")
+    return array.shape[0]
+
+
+def _refuse(q: object) -> tuple[int, int, int]:
+    raise ValueError(f"q has to be an array [T, heads, d], not {getattr(q, 'shape', type(q).__name__)}")
+
+
+def _grown(array: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
+    """A copy with `size` entries along axis 1, the new ones not initialized."""
+    grown = np.empty((array.shape[0], size, *array.shape[2:]), array.dtype)
+    grown[:, : array.shape[1]] = array
+    return grown

@@ -1,0 +1,35 @@
+// AVX-VNNI: AVX2's register width with the dot product of AVX-512 (Alder Lake and later, Zen 5).
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+namespace edgereason {
+namespace {
+
+struct Dot {
+  static __m256i zero(__m256i start) { return start; }
+  static __m256i step(__m256i sum, __m256i w, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, w, x); }
+  static __m256i finish(__m256i sum, __m256i) { return sum; }
+};
+
+constexpr int kByteOrigin = 0;
+
+template <bool Bytes>
+struct DotFor {
+  using type = Dot;
+};
+
+#include "int8_256.h"
+
+const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,
+                        rms_norm,  rope,      swiglu,      append,   attention, to_float};
+
+}  // namespace
+
+const Kernels* avxvnni_kernels() {
+  return &kTable;
+}
+
+}  // namespace edgereason

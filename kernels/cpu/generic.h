@@ -1,0 +1,380 @@
+// The float operations, written once over the vector type `Vec` of an instruction set.
+//
+// A unit includes this inside its anonymous namespace after defining `Vec`:
+//   reg, lanes, registers; zero, set1, load, store, load_f16, store_f16, load_bf16; add, sub, mul, div, fma (a * b +
+//   c), max; sum and highest over the lanes; round, and scale (v 2^n) for exp.
+// and <math.h>, <string.h> and "kernels.h" outside of it.
+
+using reg = Vec::reg;
+constexpr int kLanes = Vec::lanes;
+
+float from_f16(uint16_t h) {
+  const uint32_t sign = uint32_t(h & 0x8000) << 16, exponent = (h >> 10) & 31, mantissa = h & 1023;
+  if (exponent == 0) {  // subnormal: mantissa * 2^-24
+    const float magnitude = float(mantissa) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | (mantissa << 13);
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+uint16_t to_f16(float value) {  // round to nearest even
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  const uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return uint16_t(sign | 0x7e00);   // NaN
+  if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);  // beyond 65519.99: infinity
+  if (magnitude < 0x38800000) {                                 // subnormal: adding 0.5 rounds at 2^-24
+    float rounded;
+    memcpy(&rounded, &magnitude, 4);
+    rounded += 0.5f;
+    uint32_t r;
+    memcpy(&r, &rounded, 4);
+    return uint16_t(sign | (r - 0x3f000000));
+  }
+  return uint16_t(sign | ((magnitude + 0xfff + ((magnitude >> 13) & 1) - (112u << 23)) >> 13));
+}
+
+float from_bf16(uint16_t b) {
+  const uint32_t bits = uint32_t(b) << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <Type T>
+struct Elements;
+template <>
+struct Elements<Type::f32> {
+  using type = float;
+  static reg load(const float* p) { return Vec::load(p); }
+  static void store(float* p, reg v) { Vec::store(p, v); }
+  static float get(float v) { return v; }
+  static float put(float v) { return v; }
+};
+template <>
+struct Elements<Type::f16> {
+  using type = uint16_t;
+  static reg load(const uint16_t* p) { return Vec::load_f16(p); }
+  static void store(uint16_t* p, reg v) { Vec::store_f16(p, v); }
+  static float get(uint16_t v) { return from_f16(v); }
+  static uint16_t put(float v) { return to_f16(v); }
+};
+template <>
+struct Elements<Type::bf16> {
+  using type = uint16_t;
+  static reg load(const uint16_t* p) { return Vec::load_bf16(p); }
+  static float get(uint16_t v) { return from_bf16(v); }
+};
+
+// e^x to 2 ulp for |x| < 87, clamped beyond: x = n ln 2 + r, |r| <= 0.35, where the Taylor series of degree 7 is
+// exact to 5e-9. ln 2 in two parts, so that n ln 2 is exact.
+reg exponential(reg x) {
+  x = Vec::max(Vec::sub(Vec::zero(), Vec::max(Vec::sub(Vec::zero(), x), Vec::set1(-87.f))), Vec::set1(-87.f));
+  const reg n = Vec::round(Vec::mul(x, Vec::set1(1.44269504f)));
+  reg r = Vec::fma(n, Vec::set1(-0.693359375f), x);
+  r = Vec::fma(n, Vec::set1(2.12194440e-4f), r);
+  constexpr float kSeries[] = {1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 1.f / 2, 1.f, 1.f};
+  reg p = Vec::set1(1.f / 5040);
+  for (int i = 0; i < 7; i++) p = Vec::fma(p, r, Vec::set1(kSeries[i]));
+  return Vec::scale(p, n);
+}
+
+// ---- linear with float weights -------------------------------------------------------------------------------------
+
+// RN output rows against RM rows of x: RN * RM sums in registers, every load used RM or RN times.
+template <Type T, int RN, int RM>
+void dense_tile(const DenseProduct& job, int64_t n0, int64_t m0) {
+  using E = Elements<T>;
+  const int64_t columns = job.w.columns;
+  const auto* w = static_cast<const typename E::type*>(job.w.data) + n0 * columns;
+  const float* x = job.x + m0 * columns;
+  reg sums[RN][RM];
+  for (int n = 0; n < RN; n++)
+    for (int m = 0; m < RM; m++) sums[n][m] = Vec::zero();
+  int64_t k = 0;
+  for (; k + kLanes <= columns; k += kLanes) {
+    reg xs[RM];
+    for (int m = 0; m < RM; m++) xs[m] = Vec::load(x + m * columns + k);
+    for (int n = 0; n < RN; n++) {
+      const reg row = E::load(w + n * columns + k);
+      for (int m = 0; m < RM; m++) sums[n][m] = Vec::fma(row, xs[m], sums[n][m]);
+    }
+  }
+  for (int m = 0; m < RM; m++) {
+    float* y = job.y + (m0 + m) * job.w.rows + n0;
+    const float* add = job.add ? job.add + (m0 + m) * job.add_stride + n0 : nullptr;
+    for (int n = 0; n < RN; n++) {
+      float sum = Vec::sum(sums[n][m]);
+      for (int64_t tail = k; tail < columns; tail++) sum += E::get(w[n * columns + tail]) * x[m * columns + tail];
+      y[n] = add ? sum + add[n] : sum;
+    }
+  }
+}
+
+template <Type T, int RN>
+void dense_rows(const DenseProduct& job, int64_t n) {
+  constexpr int kRows = Vec::registers >= 32 ? 4 : 2;
+  int64_t m = 0;
+  for (; m + kRows <= job.m; m += kRows) dense_tile<T, RN, kRows>(job, n, m);
+  for (; m < job.m; m++) dense_tile<T, RN, 1>(job, n, m);
+}
+
+template <Type T>
+void dense_typed(const DenseProduct& job, int64_t begin, int64_t end) {
+  int64_t n = begin;
+  for (; n + 4 <= end; n += 4) dense_rows<T, 4>(job, n);
+  for (; n < end; n++) dense_rows<T, 1>(job, n);
+}
+
+void dense(const DenseProduct& job, int64_t begin, int64_t end) {
+  switch (job.w.type) {
+    case Type::f32:
+      return dense_typed<Type::f32>(job, begin, end);
+    case Type::f16:
+      return dense_typed<Type::f16>(job, begin, end);
+    case Type::bf16:
+      return dense_typed<Type::bf16>(job, begin, end);
+  }
+}
+
+template <Type T>
+void to_float_typed(const void* data, int64_t count, float* y) {
+  using E = Elements<T>;
+  const auto* x = static_cast<const typename E::type*>(data);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) Vec::store(y + i, E::load(x + i));
+  for (; i < count; i++) y[i] = E::get(x[i]);
+}
+
+void to_float(const void* data, Type type, int64_t count, float* y) {
+  switch (type) {
+    case Type::f32:
+      return to_float_typed<Type::f32>(data, count, y);
+    case Type::f16:
+      return to_float_typed<Type::f16>(data, count, y);
+    case Type::bf16:
+      return to_float_typed<Type::bf16>(data, count, y);
+  }
+}
+
+// ---- row by row ----------------------------------------------------------------------------------------------------
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* y) {
+  for (; rows > 0; rows--, x += width, y += width) {
+    reg squares = Vec::zero();
+    int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) squares = Vec::fma(Vec::load(x + i), Vec::load(x + i), squares);
+    float sum = Vec::sum(squares);
+    for (; i < width; i++) sum += x[i] * x[i];
+    const float factor = 1.f / sqrtf(sum / float(width) + eps);
+    for (i = 0; i + kLanes <= width; i += kLanes)
+      Vec::store(y + i, Vec::mul(Vec::mul(Vec::load(x + i), Vec::set1(factor)), Vec::load(weight + i)));
+    for (; i < width; i++) y[i] = x[i] * factor * weight[i];
+  }
+}
+
+void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim) {
+  const int64_t half = dim / 2;
+  for (int64_t t = 0; t < rows; t++, cos += half, sin += half)
+    for (int64_t h = 0; h < heads; h++) {
+      float *a = x + t * x_stride + h * dim, *b = a + half;
+      int64_t i = 0;
+      for (; i + kLanes <= half; i += kLanes) {
+        const reg va = Vec::load(a + i), vb = Vec::load(b + i), c = Vec::load(cos + i), s = Vec::load(sin + i);
+        Vec::store(a + i, Vec::sub(Vec::mul(va, c), Vec::mul(vb, s)));
+        Vec::store(b + i, Vec::add(Vec::mul(vb, c), Vec::mul(va, s)));
+      }
+      for (; i < half; i++) {
+        const float va = a[i], vb = b[i];
+        a[i] = va * cos[i] - vb * sin[i];
+        b[i] = vb * cos[i] + va * sin[i];
+      }
+    }
+}
+
+reg silu(reg x) {
+  return Vec::div(x, Vec::add(Vec::set1(1.f), exponential(Vec::sub(Vec::zero(), x))));
+}
+
+void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
+  for (; rows > 0; rows--, gate_up += 2 * width, y += width) {
+    const float *gate = gate_up, *up = gate_up + width;
+    int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) Vec::store(y + i, Vec::mul(silu(Vec::load(gate + i)), Vec::load(up + i)));
+    for (; i < width; i++) y[i] = gate[i] / (1.f + expf(-gate[i])) * up[i];
+  }
+}
+
+// ---- attention -----------------------------------------------------------------------------------------------------
+
+template <Type T>
+void append_typed(const Attention& job, const float* k, const float* v, int64_t k_stride, int64_t v_stride,
+                  int64_t begin, int64_t end) {
+  using E = Elements<T>;
+  auto* keys = static_cast<typename E::type*>(job.k);
+  auto* values = static_cast<typename E::type*>(job.v);
+  for (int64_t h = 0; h < job.kv_heads; h++)
+    for (int64_t t = begin; t < end; t++) {
+      const int64_t slot = h * job.capacity + job.position + t;
+      auto* key = keys + slot / kKeys * kKeys * job.dim + slot % kKeys;  // capacity is a multiple of kKeys
+      auto* value = values + slot * job.dim;
+      const float *kt = k + t * k_stride + h * job.dim, *vt = v + t * v_stride + h * job.dim;
+      for (int64_t d = 0; d < job.dim; d++) key[d * kKeys] = E::put(kt[d]);
+      int64_t d = 0;
+      for (; d + kLanes <= job.dim; d += kLanes) E::store(value + d, Vec::load(vt + d));
+      for (; d < job.dim; d++) value[d] = E::put(vt[d]);
+    }
+}
+
+void append(const Attention& job, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
+            int64_t end) {
+  if (job.type == Type::f16) return append_typed<Type::f16>(job, k, v, k_stride, v_stride, begin, end);
+  append_typed<Type::f32>(job, k, v, k_stride, v_stride, begin, end);
+}
+
+// Q queries over the keys of one KV head; query i sees `lengths[i]` keys. Softmax runs over blocks of 64 keys with a
+// running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135).
+template <Type T, int Q>
+struct Queries {
+  using E = Elements<T>;
+  using element = typename E::type;
+  static constexpr int kParts = kKeys / kLanes;
+
+  const element *keys, *values;  // of the KV head
+  int64_t dim;
+  float scale;
+  const float* q[Q];
+  float* y[Q];
+  int64_t lengths[Q];
+  float highest[Q], sums[Q];
+  float* weights;  // [Q, kKeyBlock]: scores, then their exponentials
+  float* mixed;    // [Q, dim]: the weighted sum of values so far
+
+  void run() {
+    int64_t longest = 0;
+    for (int i = 0; i < Q; i++) {
+      highest[i] = -INFINITY;
+      sums[i] = 0;
+      longest = lengths[i] > longest ? lengths[i] : longest;
+    }
+    memset(mixed, 0, sizeof(float) * size_t(Q * dim));
+    for (int64_t start = 0; start < longest; start += kKeyBlock) {
+      const int64_t count = longest - start < kKeyBlock ? longest - start : kKeyBlock;
+      for (int64_t s = 0; s < count; s += kKeys) score(start + s, weights + s);
+      for (int i = 0; i < Q; i++) soften(i, lengths[i] - start < count ? lengths[i] - start : count, count);
+      mix(start, count);
+    }
+    for (int i = 0; i < Q; i++)
+      for (int64_t d = 0; d < dim; d++) y[i][d] = mixed[i * dim + d] / sums[i];
+  }
+
+  void score(int64_t start, float* out) {
+    const element* block = keys + start * dim;
+    reg total[Q][kParts];
+    for (int i = 0; i < Q; i++)
+      for (int p = 0; p < kParts; p++) total[i][p] = Vec::zero();
+    for (int64_t d = 0; d < dim; d++)
+      for (int p = 0; p < kParts; p++) {
+        const reg k = E::load(block + d * kKeys + p * kLanes);
+        for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(k, Vec::set1(q[i][d]), total[i][p]);
+      }
+    for (int i = 0; i < Q; i++)
+      for (int p = 0; p < kParts; p++)
+        Vec::store(out + i * kKeyBlock + p * kLanes, Vec::mul(total[i][p], Vec::set1(scale)));
+  }
+
+  // Scores of query i to weights; of the block's `count` keys it sees the first `visible` (none when <= 0).
+  void soften(int i, int64_t visible, int64_t count) {
+    float* w = weights + i * kKeyBlock;
+    // Lanes beyond the last key come from memory that was never written: replaced, never computed with.
+    for (int64_t s = visible > 0 ? visible : 0; s < kKeyBlock; s++) w[s] = -INFINITY;
+    if (visible <= 0) {
+      for (int64_t s = 0; s < count; s++) w[s] = 0;
+      return;
+    }
+    reg top = Vec::load(w);
+    for (int s = kLanes; s < kKeyBlock; s += kLanes) top = Vec::max(top, Vec::load(w + s));
+    const float before = highest[i], now = Vec::highest(top);
+    highest[i] = before > now ? before : now;
+    const float correction = expf(before - highest[i]);
+    reg sum = Vec::zero();
+    for (int s = 0; s < kKeyBlock; s += kLanes) {
+      const reg e = exponential(Vec::sub(Vec::load(w + s), Vec::set1(highest[i])));
+      Vec::store(w + s, e);
+    }
+    for (int64_t s = visible; s < kKeyBlock; s++) w[s] = 0;
+    for (int s = 0; s < kKeyBlock; s += kLanes) sum = Vec::add(sum, Vec::load(w + s));
+    sums[i] = sums[i] * correction + Vec::sum(sum);
+    if (correction != 1.f)
+      for (int64_t d = 0; d < dim; d++) mixed[i * dim + d] *= correction;
+  }
+
+  void mix(int64_t start, int64_t count) {
+    const element* block = values + start * dim;
+    int64_t d = 0;
+    for (; d + 2 * kLanes <= dim; d += 2 * kLanes) mix_lanes<2>(block, d, count);
+    for (; d + kLanes <= dim; d += kLanes) mix_lanes<1>(block, d, count);
+    for (; d < dim; d++)
+      for (int i = 0; i < Q; i++)
+        for (int64_t s = 0; s < count; s++)
+          mixed[i * dim + d] += weights[i * kKeyBlock + s] * E::get(block[s * dim + d]);
+  }
+
+  template <int P>
+  void mix_lanes(const element* block, int64_t d, int64_t count) {
+    reg total[Q][P];
+    for (int i = 0; i < Q; i++)
+      for (int p = 0; p < P; p++) total[i][p] = Vec::load(mixed + i * dim + d + p * kLanes);
+    for (int64_t s = 0; s < count; s++)
+      for (int p = 0; p < P; p++) {
+        const reg v = E::load(block + s * dim + d + p * kLanes);
+        for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(v, Vec::set1(weights[i * kKeyBlock + s]), total[i][p]);
+      }
+    for (int i = 0; i < Q; i++)
+      for (int p = 0; p < P; p++) Vec::store(mixed + i * dim + d + p * kLanes, total[i][p]);
+  }
+};
+
+// Query `index` of a task: its row is begin + index / group, its head is index % group of the KV head's.
+template <Type T, int Q>
+void attend(const Attention& job, int64_t kv_head, int64_t begin, int64_t index, float* scratch) {
+  const int64_t group = job.heads / job.kv_heads;
+  Queries<T, Q> task;
+  const auto offset = kv_head * job.capacity * job.dim;
+  task.keys = static_cast<const typename Elements<T>::type*>(job.k) + offset;
+  task.values = static_cast<const typename Elements<T>::type*>(job.v) + offset;
+  task.dim = job.dim;
+  task.scale = job.scale;
+  task.weights = scratch;
+  task.mixed = scratch + Q * kKeyBlock;
+  for (int i = 0; i < Q; i++) {
+    const int64_t row = begin + (index + i) / group, head = kv_head * group + (index + i) % group;
+    task.q[i] = job.q + row * job.q_stride + head * job.dim;
+    task.y[i] = job.y + (row * job.heads + head) * job.dim;
+    task.lengths[i] = job.position + row + 1;
+  }
+  task.run();
+}
+
+template <Type T>
+void attention_typed(const Attention& job, int64_t kv_head, int64_t begin, int64_t end, float* scratch) {
+  const int64_t queries = (end - begin) * (job.heads / job.kv_heads);
+  int64_t i = 0;
+  for (; i + 4 <= queries; i += 4) attend<T, 4>(job, kv_head, begin, i, scratch);
+  switch (queries - i) {
+    case 3:
+      return attend<T, 3>(job, kv_head, begin, i, scratch);
+    case 2:
+      return attend<T, 2>(job, kv_head, begin, i, scratch);
+    case 1:
+      return attend<T, 1>(job, kv_head, begin, i, scratch);
+  }
+}
+
+void attention(const Attention& job, int64_t kv_head, int64_t begin, int64_t end, float* scratch) {
+  if (job.type == Type::f16) return attention_typed<Type::f16>(job, kv_head, begin, end, scratch);
+  attention_typed<Type::f32>(job, kv_head, begin, end, scratch);
+}

@@ -1,0 +1,119 @@
+// What an instruction set provides: one table of functions over plain pointers.
+//
+// Only types live here, no inline functions: a function that is emitted by a unit compiled for AVX-512 could be the
+// copy that the linker keeps for all units, and crash machines without it.
+#pragma once
+
+#include <cstdint>
+
+namespace edgereason {
+
+constexpr int kPanel = 16;  // output rows of a packed block
+constexpr int kBlock = 32;  // inputs of a packed block, and of a group of quantized activations
+
+enum class Type { f32, f16, bf16 };
+
+// Quantized weights, w[n, k] = scale[n, g] * (q[n, k] - zero[n, g]), in blocks of 16 output rows by 32 inputs.
+//
+//   qweight  [panels, blocks, 256 or 512]  4 bits: four lines of 64 bytes; byte 4r + j of line i holds input 8i + j of
+//                                          row r in its low nibble and input 8i + 4 + j in its high one.
+//                                          8 bits: eight lines; byte 4r + j of line i holds input 4i + j of row r.
+//   scales   [panels, groups, 16]          float16
+//   zeros    [panels, groups, 16]          null: 8 for 4 bits, 128 for 8 bits
+//
+// Four neighbours of one row in 32 bits are what a VNNI dot product consumes; sixteen rows fill a 512-bit register.
+struct PackedWeight {
+  const uint8_t* qweight;
+  const uint16_t* scales;
+  const uint8_t* zeros;
+  int64_t rows, columns;           // as the model has them
+  int64_t panels, blocks, groups;  // as stored: rows / 16, columns / 32 and columns / group size, padded
+  int bits;
+};
+
+struct DenseWeight {  // row-major [rows, columns]
+  const void* data;
+  Type type;
+  int64_t rows, columns;
+};
+
+// y [m, rows] = x [m, columns] w^T + add. `add` may be null; its rows are `add_stride` apart (0: one row for all).
+//
+// Activations of a packed product come in tiles of `tile_rows` rows (fewer in the last). A tile of R rows holds, for
+// each block of 32 inputs: s8 [R, 32], the scales f32 [R], and s32 [R]: the sums of the 32 values times a factor, which
+// carry the weights' zero point (see `packed_factor`). 40 bytes per row and block, read in order by every panel.
+struct PackedProduct {
+  PackedWeight w;
+  const uint8_t* tiles;
+  int64_t m;
+  const float* add;
+  int64_t add_stride;
+  float* y;
+};
+constexpr int kTileRowBytes = kBlock + 8;
+
+struct DenseProduct {
+  DenseWeight w;
+  const float* x;
+  int64_t m;
+  const float* add;
+  int64_t add_stride;
+  float* y;
+};
+
+// Attention of the rows t = 0 .. rows - 1 at positions position + t over a cache that holds all keys up to them.
+//
+//   q  [rows, heads, dim]                          rows q_stride apart
+//   k  [kv_heads, capacity / 16, dim, 16]          sixteen keys interleaved: a score is a sum over lanes that needs no
+//   v  [kv_heads, capacity, dim]                   horizontal addition, and one load of keys serves all query heads
+//   y  [rows, heads, dim]
+struct Attention {
+  const float* q;
+  int64_t q_stride;
+  void* k;
+  void* v;
+  Type type;  // of the cache: f32 or f16
+  float* y;
+  int64_t rows, heads, kv_heads, dim, capacity, position;
+  float scale;
+};
+constexpr int kKeys = 16;      // keys interleaved in the cache
+constexpr int kKeyBlock = 64;  // keys between two updates of the running softmax
+constexpr int kQueries = 4;    // queries that share the loads of keys and values
+constexpr int kMaxHeadDim = 512;
+
+// The most queries of one attention task, and the floats of scratch that it needs.
+constexpr int kTaskQueries = 16;
+constexpr int kAttentionScratch = kQueries * (kKeyBlock + kMaxHeadDim);
+
+struct Kernels {
+  const char* name;
+  int tile_rows;
+  // What the arithmetic subtracts from 8-bit weights by itself: 128 where it works on s8, 0 where it works on u8.
+  int byte_origin;
+
+  // x [rows, columns] -> one tile; columns beyond the last are zero. scale = absmax / 127, nearest even.
+  void (*quantize)(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile);
+  // Panels begin <= p < end. scratch: blocks * 512 bytes, aligned to 64.
+  void (*packed)(const PackedProduct&, int64_t begin, int64_t end, uint8_t* scratch);
+  // Output rows begin <= n < end.
+  void (*dense)(const DenseProduct&, int64_t begin, int64_t end);
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* y);
+  // x [rows, heads, dim] in place, rows x_stride apart; cos and sin [rows, dim / 2]. Halves rotate against each other.
+  void (*rope)(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads,
+               int64_t dim);
+  void (*swiglu)(const float* gate_up, int64_t rows, int64_t width, float* y);
+  // Keys and values [rows, kv_heads, dim] of rows begin <= t < end into the cache; rows stride apart.
+  void (*append)(const Attention&, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
+                 int64_t end);
+  // One KV head, rows begin <= t < end, (end - begin) * heads / kv_heads queries.
+  void (*attention)(const Attention&, int64_t kv_head, int64_t begin, int64_t end, float* scratch);
+  void (*to_float)(const void* data, Type type, int64_t count, float* y);
+};
+
+const Kernels* scalar_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avxvnni_kernels();
+const Kernels* avx512vnni_kernels();
+
+}  // namespace edgereason

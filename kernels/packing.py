@@ -1,0 +1,261 @@
+"""Quantized weights and the order in which they are stored, in numpy.
+
+A weight `[N, K]` is stored in blocks of 16 output rows by 32 inputs, in the order in which dot-product instructions read
+them (`kernels/cpu/kernels.h`):
+
+    qweight  uint8    [N/16, K/32, 64 * bits]   4 bits: byte 4r + j of the i-th 64 bytes holds input 8i + j of row r in
+                                                its low nibble and input 8i + 4 + j in its high one
+                                                8 bits: byte 4r + j of the i-th 64 bytes holds input 4i + j of row r
+    scales   float16  [N/16, K/G, 16]
+    zeros    uint8    [N/16, K/G, 16]           absent: 8 for 4 bits, 128 for 8 bits
+
+    w[n, k] = scales[n, k // G] * (q[n, k] - zeros[n, k // G])
+
+N is padded to a multiple of 16 and K to a multiple of the group size G with weights of value zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+PANEL = 16
+BLOCK = 32
+
+UInt8 = npt.NDArray[np.uint8]
+Float16 = npt.NDArray[np.float16]
+Float32 = npt.NDArray[np.float32]
+_T = TypeVar("_T", bound=np.generic)
+
+# Shrinking the range clips the largest weights of a group and rounds all others less; these fractions of it are tried.
+_RANGES = {4: np.linspace(0.76, 1.06, 11, dtype=np.float32), 8: np.ones(1, np.float32)}
+_CHUNK_WEIGHTS = 1 << 20
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A quantized weight of `rows` outputs by `columns` inputs, stored as the module's text says.
+
+    `zeros` is None for a symmetric weight. The arrays may be memory maps.
+    """
+
+    qweight: UInt8
+    scales: Float16
+    zeros: UInt8 | None
+    rows: int
+    columns: int
+    bits: int
+
+    @property
+    def group_size(self) -> int:
+        """Inputs that share a scale."""
+        return self.qweight.shape[1] * BLOCK // self.scales.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.qweight.nbytes + self.scales.nbytes + (0 if self.zeros is None else self.zeros.nbytes)
+
+    def dequantize(self) -> Float32:
+        """The weight as float32 `[rows, columns]`."""
+        q, scales, zeros = unpack(self)
+        origin = float(_middle(self.bits)) if zeros is None else _per_column(zeros.astype(np.float32), q.shape[1])
+        w = _per_column(scales.astype(np.float32), q.shape[1]) * (q - origin)
+        return np.ascontiguousarray(w[:, : self.columns], np.float32)
+
+
+@dataclass(frozen=True)
+class BFloat16:
+    """A bfloat16 array, which numpy has no type for: `bits` are the upper halves of float32 values, uint16."""
+
+    bits: npt.NDArray[np.uint16]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.bits.shape
+
+    def to_float32(self) -> Float32:
+        return (self.bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def quantize(weight: Float32, bits: int, group_size: int | None = 32, symmetric: bool = True) -> PackedWeight:
+    """Round a weight to the nearest of `2**bits` levels per group.
+
+    The levels of 4 bits come from a search over ranges for the least squared error; those of 8 bits span the range.
+
+    Args:
+        weight: float32 `[N, K]`, finite.
+        bits: 4 or 8.
+        group_size: Inputs per scale, a multiple of 32; None for one scale per output row.
+        symmetric: Zero point in the middle; otherwise each group has its own.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+    weight = np.asarray(weight, np.float32)
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"weight has to be [N, K], not {list(weight.shape)}")
+    if bits not in (4, 8):
+        raise ValueError(f"bits has to be 4 or 8, not {bits}")
+    if not np.isfinite(weight).all():
+        raise ValueError("weight has values that are not finite")
+    columns = weight.shape[1]
+    size = _padded(columns, BLOCK) if group_size is None else group_size
+    if size < BLOCK or size % BLOCK:
+        raise ValueError(f"group_size has to be a multiple of {BLOCK}, not {group_size}")
+    padded = np.pad(weight, ((0, 0), (0, _padded(columns, size) - columns)))
+    search = _search_symmetric if symmetric else _search_asymmetric
+    step = max(1, _CHUNK_WEIGHTS // padded.shape[1])
+    chunks = [search(padded[i : i + step].reshape(-1, size), bits) for i in range(0, len(padded), step)]
+    q, scales, zeros = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    groups = (len(weight), -1)
+    return pack(q.reshape(groups), scales.reshape(groups), None if symmetric else zeros.reshape(groups), bits, columns)
+
+
+def pack(q: UInt8, scales: Float16, zeros: UInt8 | None, bits: int, columns: int | None = None) -> PackedWeight:
+    """Bring quantized values into the stored order.
+
+    Args:
+        q: uint8 `[N, K]`, below `2**bits`; K a multiple of 32 and of the number of groups.
+        scales: float16 `[N, K/G]`.
+        zeros: uint8 `[N, K/G]`, or None for the middle value.
+        bits: 4 or 8.
+        columns: How many of the K inputs the model has, where the rest is padding.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or values beyond the bits.
+    """
+    rows, padded = q.shape
+    groups = scales.shape[1] if scales.ndim == 2 else 0
+    if padded % BLOCK or groups == 0 or padded % groups or padded // groups % BLOCK or len(scales) != rows:
+        raise ValueError(f"scales {list(scales.shape)} do not fit q {list(q.shape)}")
+    if zeros is not None and zeros.shape != scales.shape:
+        raise ValueError(f"zeros {list(zeros.shape)} do not fit scales {list(scales.shape)}")
+    if bits not in (4, 8) or q.max(initial=0) >> bits:
+        raise ValueError(f"q has values beyond {bits} bits")
+    # A padded row has scale zero, whatever its values.
+    fill = ((0, _padded(rows, PANEL) - rows), (0, 0))
+    lines = np.pad(q.astype(np.uint8), fill).reshape(-1, PANEL, padded // BLOCK, 8, 4).transpose(0, 2, 3, 1, 4)
+    # lines: [panel, block, line of 4 inputs, row, input]
+    qweight = lines if bits == 8 else lines[:, :, 0::2] | lines[:, :, 1::2] << 4
+    return PackedWeight(
+        np.ascontiguousarray(qweight).reshape(len(lines), padded // BLOCK, 64 * bits),
+        _to_panels(np.pad(scales.astype(np.float16), fill)),
+        None if zeros is None else _to_panels(np.pad(zeros.astype(np.uint8), fill)),
+        rows,
+        padded if columns is None else columns,
+        bits,
+    )
+
+
+def unpack(weight: PackedWeight) -> tuple[UInt8, Float16, UInt8 | None]:
+    """The inverse of `pack`: q `[N, K padded]`, scales and zeros `[N, K/G]`."""
+    panels, blocks, _ = weight.qweight.shape
+    if weight.bits == 8:
+        lines = weight.qweight.reshape(panels, blocks, 8, PANEL, 4)
+    else:
+        nibbles = weight.qweight.reshape(panels, blocks, 4, 1, PANEL, 4)
+        lines = np.concatenate([nibbles & 15, nibbles >> 4], axis=3).reshape(panels, blocks, 8, PANEL, 4)
+    q = lines.transpose(0, 3, 1, 2, 4).reshape(panels * PANEL, blocks * BLOCK)[: weight.rows]
+    zeros = None if weight.zeros is None else _from_panels(weight.zeros)[: weight.rows]
+    return np.ascontiguousarray(q), _from_panels(weight.scales)[: weight.rows], zeros
+
+
+def concatenate(weights: Sequence[PackedWeight]) -> PackedWeight:
+    """One weight of all the rows of several, in order: q, k and v of one input become one product.
+
+    Raises:
+        ValueError: the weights differ in columns, bits, group size or symmetry.
+    """
+    first = weights[0]
+    if any(_kind(weight) != _kind(first) for weight in weights):
+        raise ValueError("the weights differ in columns, bits, group size or symmetry")
+    rows = sum(weight.rows for weight in weights)
+    if all(weight.rows % PANEL == 0 for weight in weights):
+        zeros = [weight.zeros for weight in weights if weight.zeros is not None]
+        return replace(
+            first,
+            qweight=np.concatenate([weight.qweight for weight in weights]),
+            scales=np.concatenate([weight.scales for weight in weights]),
+            zeros=np.concatenate(zeros) if zeros else None,
+            rows=rows,
+        )
+    q, scales, zero_parts = zip(*map(unpack, weights), strict=True)
+    stacked = None if first.zeros is None else np.concatenate([part for part in zero_parts if part is not None])
+    return pack(np.concatenate(q), np.concatenate(scales), stacked, first.bits, first.columns)
+
+
+def _kind(weight: PackedWeight) -> tuple[int, int, int, bool]:
+    return weight.columns, weight.bits, weight.group_size, weight.zeros is None
+
+
+def _padded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _middle(bits: int) -> int:
+    return 1 << (bits - 1)
+
+
+def _per_column(groups: Float32, columns: int) -> Float32:
+    return np.repeat(groups, columns // groups.shape[1], axis=1)
+
+
+def _to_panels(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
+    return np.ascontiguousarray(values.reshape(-1, PANEL, values.shape[1]).transpose(0, 2, 1))
+
+
+def _from_panels(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
+    return np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(-1, values.shape[1])
+
+
+def _search_symmetric(groups: Float32, bits: int) -> tuple[UInt8, Float16, UInt8]:
+    """Levels -2^(b-1) .. 2^(b-1) - 1 times a scale, whose sign puts the largest weight on the longer side."""
+    half = _middle(bits)
+    extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=1)[:, None], axis=1)
+    best_error = np.full((len(groups), 1), np.inf, np.float32)
+    best_scale = np.zeros((len(groups), 1), np.float32)
+    for fraction in _RANGES[bits]:
+        scale = extreme * (-fraction / half)
+        levels = np.clip(np.rint(groups * _inverse(scale)), -half, half - 1)
+        # The best scale for these levels is a projection.
+        squares = (levels * levels).sum(axis=1, keepdims=True)
+        scale = (groups * levels).sum(axis=1, keepdims=True) * _inverse(squares)
+        error = ((groups - scale * levels) ** 2).sum(axis=1, keepdims=True)
+        better = error < best_error
+        best_scale, best_error = np.where(better, scale, best_scale), np.where(better, error, best_error)
+    scale16 = best_scale.astype(np.float16)
+    levels = np.clip(np.rint(groups * _inverse(scale16.astype(np.float32))), -half, half - 1)
+    return (levels + half).astype(np.uint8), scale16, np.full(scale16.shape, half, np.uint8)
+
+
+def _search_asymmetric(groups: Float32, bits: int) -> tuple[UInt8, Float16, UInt8]:
+    """Levels 0 .. 2^b - 1 between a group's least and greatest weight, zero among them."""
+    top = (1 << bits) - 1
+    low = np.minimum(groups.min(axis=1, keepdims=True), 0)
+    high = np.maximum(groups.max(axis=1, keepdims=True), 0)
+    best_error = np.full((len(groups), 1), np.inf, np.float32)
+    best_q = np.zeros(groups.shape, np.uint8)
+    best_scale, best_zero = np.zeros(low.shape, np.float16), np.zeros(low.shape, np.uint8)
+    for fraction in _RANGES[bits]:
+        scale16 = ((high - low) * (fraction / top)).astype(np.float16)
+        scale = scale16.astype(np.float32)
+        zero = np.clip(np.rint(-low * fraction * _inverse(scale)), 0, top)
+        q = np.clip(np.rint(groups * _inverse(scale)) + zero, 0, top)
+        error = ((groups - scale * (q - zero)) ** 2).sum(axis=1, keepdims=True)
+        better = error < best_error
+        best_q = np.where(better, q.astype(np.uint8), best_q)
+        best_scale, best_zero = (
+            np.where(better, scale16, best_scale),
+            np.where(better, zero.astype(np.uint8), best_zero),
+        )
+        best_error = np.where(better, error, best_error)
+    return best_q, best_scale, best_zero
+
+
+def _inverse(values: Float32) -> Float32:
+    """1 / values, and 0 where they are 0."""
+    return np.divide(1, values, out=np.zeros_like(values), where=values != 0)
