@@ -78,7 +78,7 @@ def _show(events: Iterator[Event]) -> Result:
     assert result is not None
     console.print()
     if result.final is not None:
-        console.print(f"\n[bold]{_escape(result.final)}[/bold]")
+        console.print(f"\n{result.final}", style="bold", markup=False)
     console.print(_timing_line(result), style="dim", markup=False)
     return result
 
@@ -91,9 +91,3 @@ def _timing_line(result: Result) -> str:
             rate = f", {(stage.new_tokens - 1) / stage.decode_s:.0f} tok/s" if stage.decode_s else ""
             parts.append(f"{name} {stage.new_tokens} tokens (first after {stage.ttft_s * 1000:.0f} ms{rate})")
     return f"{result.engine}: {' · '.join(parts)} · total {timings.total_s:.2f} s"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -32,6 +32,7 @@ def inspect(
 def _show(bundle: Bundle) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     stored = ", ".join(f"{name} {value}" for name, value in bundle.quantization.items())
@@ -47,6 +48,6 @@ def _show(bundle: Bundle) -> None:
     table = Table("file", "bytes", "sha256", box=None)
     table.columns[1].justify = "right"
     for file, record in bundle.files.items():
-        table.add_row(file, f"{record.bytes:,}", f"{record.sha256[:16]}…")
+        table.add_row(Text(file), f"{record.bytes:,}", f"{record.sha256[:16]}…")
     console.print(table)
     console.print("All files agree with their checksums.")
