@@ -183,7 +183,7 @@ def _converted(tensor: _Tensor, model_dir: Path) -> Tensor:
 
 
 def _quantize(source: Path, out: Path, gguf_type: str, report: Callable[[int], None]) -> None:
-    """Run llama.cpp's quantizer; it names each tensor in its log ("[  12/ 290] ..."), which is where progress is from."""
+    """Run llama.cpp's quantizer. Progress is from its log, which numbers the tensors: "[  12/ 290] ..."."""
     llama_cpp = llama_library()
     complaints = ["no reason given"]
 

@@ -79,7 +79,8 @@ def transform(name: str, tensor: Tensor, config: Any) -> Tensor:
 
 def interleave_halves(tensor: Tensor, heads: int) -> Tensor:
     # [heads * d, ...] -> [heads, 2, d/2, ...] -> [heads, d/2, 2, ...] -> [heads * d, ...]
-    return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    halves = tensor.reshape(heads, 2, -1, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
 
 
 def extra_tensors(config: Any) -> dict[str, Tensor]:
@@ -98,11 +99,11 @@ def _llama3_divisor(frequency: float, rope: dict[str, Any]) -> float:
     The Llama 3 Herd of Models (arXiv 2407.21783), as in transformers' `llama3` rotary embedding.
     """
     wavelength = 2 * math.pi / frequency
-    factor, context = rope["factor"], rope["original_max_position_embeddings"]
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    factor, context = float(rope["factor"]), float(rope["original_max_position_embeddings"])
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     if wavelength < context / high:
         return 1.0
     if wavelength > context / low:
-        return float(factor)
+        return factor
     share = (context / wavelength - low) / (high - low)
     return 1.0 / ((1.0 - share) / factor + share)

@@ -12,7 +12,7 @@ _SYSTEM = Path("/sys/devices/system/cpu")
 
 @cache
 def default_threads() -> int:
-    """Physical cores that this process may run on: a second thread on a core shares its arithmetic, and adds nothing."""
+    """Physical cores that this process may run on: a core's second thread shares its arithmetic."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)

@@ -51,7 +51,7 @@ def check_header(path: Path) -> Header:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _Reader(data).header()
-        except _Damaged as damage:
+        except _DamagedError as damage:
             _refuse(path, str(damage))
         except (struct.error, UnicodeDecodeError):
             _refuse(path, "it ends inside of its header, or holds text that is not UTF-8")
@@ -63,7 +63,7 @@ def _refuse(path: Path, reason: str) -> NoReturn:
     )
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """What is wrong, in words."""
 
 
@@ -74,17 +74,17 @@ class _Reader:
 
     def header(self) -> Header:
         if self._data[:4] != _MAGIC:
-            raise _Damaged("it does not begin with GGUF")
+            raise _DamagedError("it does not begin with GGUF")
         self._at = 4
         version = self._number("<I")
         if version not in _VERSIONS:
-            raise _Damaged(f"its version is {version}, known are {' and '.join(map(str, _VERSIONS))}")
+            raise _DamagedError(f"its version is {version}, known are {' and '.join(map(str, _VERSIONS))}")
         tensors, keys = self._count("<Q"), self._count("<Q")
         header = Header()
         for _ in range(keys):
             name = self._string()
             if name in header.values:
-                raise _Damaged(f"the key {name} occurs twice")
+                raise _DamagedError(f"the key {name} occurs twice")
             header.values[name] = self._value(self._number("<I"))
         offsets = [self._tensor(header) for _ in range(tensors)]
         self._check_offsets(offsets, header.values.get("general.alignment", 32))
@@ -99,13 +99,13 @@ class _Reader:
     def _count(self, code: str) -> int:
         count: int = self._number(code)
         if count > _MAX_COUNT:
-            raise _Damaged(f"it claims {count:,} entries")
+            raise _DamagedError(f"it claims {count:,} entries")
         return count
 
     def _string(self) -> str:
         end = self._at + 8 + struct.unpack_from("<Q", self._data, self._at)[0]
         if end > len(self._data):
-            raise _Damaged("a text reaches beyond the end of the file")
+            raise _DamagedError("a text reaches beyond the end of the file")
         text = self._data[self._at + 8 : end].decode("utf-8")
         self._at = end
         return text
@@ -116,7 +116,7 @@ class _Reader:
         if kind == _ARRAY:
             return self._array()
         if kind not in _SCALARS:
-            raise _Damaged(f"a value has the unknown type {kind}")
+            raise _DamagedError(f"a value has the unknown type {kind}")
         return self._number(_SCALARS[kind])
 
     def _array(self) -> int:
@@ -127,19 +127,19 @@ class _Reader:
         elif kind in _SCALARS:
             self._at += count * struct.calcsize(_SCALARS[kind])
             if self._at > len(self._data):
-                raise _Damaged("an array reaches beyond the end of the file")
+                raise _DamagedError("an array reaches beyond the end of the file")
         else:
-            raise _Damaged(f"an array has elements of the type {kind}")
+            raise _DamagedError(f"an array has elements of the type {kind}")
         return count
 
     def _tensor(self, header: Header) -> int:
         """Read one tensor's entry; returns its offset in the data that follows the header."""
         name, dimensions = self._string(), self._number("<I")
         if not 0 < dimensions <= _MAX_DIMENSIONS:
-            raise _Damaged(f"the tensor {name} has {dimensions} dimensions")
+            raise _DamagedError(f"the tensor {name} has {dimensions} dimensions")
         shape = tuple(self._number("<Q") for _ in range(dimensions))
         if name in header.shapes or not all(0 < size <= 1 << 40 for size in shape):
-            raise _Damaged(f"the tensor {name} occurs twice or has the shape {shape}")
+            raise _DamagedError(f"the tensor {name} occurs twice or has the shape {shape}")
         header.shapes[name] = shape
         self._number("<I")  # the type: llama.cpp refuses those that it does not know
         offset: int = self._number("<Q")
@@ -147,10 +147,10 @@ class _Reader:
 
     def _check_offsets(self, offsets: list[int], alignment: Any) -> None:
         if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
-            raise _Damaged(f"its alignment is {alignment}")
+            raise _DamagedError(f"its alignment is {alignment}")
         start = -(-self._at // alignment) * alignment
         if any(offset % alignment or start + offset >= len(self._data) for offset in offsets):
-            raise _Damaged("the file ends before its last tensor begins")
+            raise _DamagedError("the file ends before its last tensor begins")
 
 
 def _check_values(header: Header) -> None:
@@ -158,11 +158,11 @@ def _check_values(header: Header) -> None:
     values = header.values
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
-        raise _Damaged("general.architecture is missing")
+        raise _DamagedError("general.architecture is missing")
     for name in ("block_count", "context_length", "embedding_length", "attention.head_count"):
         value = values.get(f"{architecture}.{name}")
         if not isinstance(value, int) or not 0 < value <= _MAX_COUNT:
-            raise _Damaged(f"{architecture}.{name} is {value}")
+            raise _DamagedError(f"{architecture}.{name} is {value}")
     tokens = values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, int) or tokens < 1:
-        raise _Damaged("it has no tokens")
+        raise _DamagedError("it has no tokens")

@@ -92,6 +92,9 @@ class LlamaCppEngine:
         params.n_batch = params.n_ubatch = min(_BATCH, params.n_ctx)
         params.n_threads = params.n_threads_batch = self._threads
         params.no_perf = True
+        if not self._llama.llama_supports_gpu_offload():
+            # On a CPU, llama.cpp's flash attention sums in float16, which more than doubles the logits' error.
+            params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         with complaints() as errors:
             context = self._llama.llama_init_from_model(self._model, params)
         if not context:
@@ -170,7 +173,9 @@ class LlamaCppSession:
             raise EngineError(f"llama.cpp could not compute {len(tokens)} tokens: {reason}.")
         self.length += len(tokens)
         rows = len(tokens) if every else 1
-        return np.ctypeslib.as_array(llama.llama_get_logits(self._context), (rows, self._engine.vocab_size)).copy()
+        shape = (rows, self._engine.vocab_size)
+        logits: Logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape).copy()
+        return logits
 
     def close(self) -> None:
         """Give the context back. Closing twice is allowed."""
