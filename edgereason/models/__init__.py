@@ -1,0 +1,31 @@
+"""The transformer families that the native engine computes, one readable file each.
+
+A family's module has `load(ops, weights) -> Model` and `forward(ops, model, ids, caches, position, every) -> logits`,
+where `ops` is a backend of `edgereason.kernels`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from edgereason.errors import BundleError
+from edgereason.models import llama
+
+FAMILIES: dict[str, ModuleType] = {"llama": llama}
+"""From the `model_type` of a `config.json` to the family's module."""
+
+
+def family(config: dict[str, Any]) -> ModuleType:
+    """The module of a model's family.
+
+    Raises:
+        BundleError: none of ours.
+    """
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise BundleError(
+            f"config.json names the architecture {kind!r}, which the native engine does not compute.",
+            f"It computes {', '.join(sorted(FAMILIES))}. Export with --format gguf or onnx instead.",
+        )
+    return FAMILIES[kind]

@@ -1,14 +1,15 @@
 """The operations of a transformer on numpy arrays, for CPUs.
 
-Every function checks its arguments (TypeError for a wrong type, ValueError for a shape that does not fit, both naming the
-argument) and computes without the interpreter's lock, on one pool of threads that the process shares. Arrays are float32
-and row-major; T is a number of rows, one per token, and may be zero. The instruction set is chosen at first use;
-the environment variable `EDGEREASON_ISA` names another.
+Every function checks its arguments (TypeError for a wrong type, ValueError for a shape that does not fit, both naming
+the argument) and computes without the interpreter's lock, on one pool of threads that the process shares. Arrays are
+float32 and row-major; T is a number of rows, one per token, and may be zero. The instruction set is chosen at first
+use; the environment variable `EDGEREASON_ISA` names another.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,10 @@ Float32 = npt.NDArray[np.float32]
 KEYS = 16  # neighbouring keys that the cache interleaves
 
 
-def prepare(weight: PackedWeight | BFloat16 | npt.NDArray[np.float32] | npt.NDArray[np.float16]) -> Weight:
-    """A weight `[N, K]` for `linear` and `embedding`, checked once. It borrows the arrays: nothing is copied.
+def prepare(weight: PackedWeight | BFloat16 | npt.NDArray[Any]) -> Weight:
+    """A weight `[N, K]` (packed, float32, float16 or bfloat16) for `linear` and `embedding`, checked once.
 
+    It borrows the arrays: nothing is copied.
     Packed weights are multiplied with activations that are quantized to 8 bits per row and group of 32; float weights
     with float32 activations.
     """
@@ -185,7 +187,7 @@ _DEFAULT_THREADS = _cpu.threads()
 def _rows(array: npt.NDArray[np.generic], name: str) -> int:
     if not isinstance(array, np.ndarray) or array.ndim == 0:
         raise TypeError(f"{name} has to be an array")
-    return array.shape[0]
+    return len(array)
 
 
 def _refuse(q: object) -> tuple[int, int, int]:
