@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgereason.engines import FORMATS
-from edgereason.errors import BundleError, EdgeReasonError, ExportError
+from edgereason.errors import BundleError, ExportError, UsageError
 from edgereason.generate import Sampling
 from edgereason.prompts import Prompt
 
@@ -147,11 +147,12 @@ class Bundle:
                 created_by=str(value["created_by"]),
                 layout=value["layout"],
             )
-        except EdgeReasonError:
+        except BundleError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (UsageError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = error.what if isinstance(error, UsageError) else f"{type(error).__name__} {error}."
             raise BundleError(
-                f"{manifest} is damaged: {type(error).__name__} {error}.",
+                f"{manifest} is damaged: {reason}",
                 "Export the bundle again, or copy it again from its source.",
             ) from error
 

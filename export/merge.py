@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from edgereason.errors import ExportError
 from edgereason.export.inputs import Adapter, Base
 from edgereason.tokenizer import TOKENIZER_FILES
@@ -25,7 +27,7 @@ def merge(base: Base, adapter: Adapter, out: Path, report: Report | None = None)
         report: Called after each merged layer.
 
     Raises:
-        ExportError: a merged weight is not finite.
+        ExportError: a merged weight is not finite, or the disk is full.
     """
     import torch
     import transformers
@@ -47,7 +49,12 @@ def merge(base: Base, adapter: Adapter, out: Path, report: Report | None = None)
         if report:
             report(done, len(layers))
     merged = peft_model.unload()  # the base layers, which hold the merged weights now
-    merged.save_pretrained(out)
+    try:
+        merged.save_pretrained(out)
+    except SafetensorError as error:  # safetensors wraps what the system says
+        raise ExportError(
+            f"The merged weights could not be written: {error}.", "Free some space, or give an --out on another disk."
+        ) from error
     copy_tokenizer(base.path, adapter.path, out)
 
 
