@@ -7,6 +7,7 @@ and the numbers that sizes are computed from are sane.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class _Reader:
             name = self._string()
             if name in header.values:
                 raise _DamagedError(f"the key {name} occurs twice")
-            header.values[name] = self._value(self._number("<I"))
+            header.values[name] = self._value(self._number("<I"), distinct=name == "tokenizer.ggml.tokens")
         offsets = [self._tensor(header) for _ in range(tensors)]
         self._check_offsets(offsets, header.values.get("general.alignment", 32))
         _check_values(header)
@@ -110,20 +111,23 @@ class _Reader:
         self._at = end
         return text
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, distinct: bool) -> Any:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
-            return self._array()
+            return self._array(distinct)
         if kind not in _SCALARS:
             raise _DamagedError(f"a value has the unknown type {kind}")
         return self._number(_SCALARS[kind])
 
-    def _array(self) -> int:
+    def _array(self, distinct: bool) -> int:
+        """Step over an array; returns its length. With `distinct`, no text may occur twice in it."""
         kind, count = self._number("<I"), self._count("<Q")
         if kind == _STRING:
-            for _ in range(count):
-                self._string()
+            texts = [self._string() for _ in range(count)]
+            # llama.cpp cuts a text at its first NUL.
+            if distinct and len({text.partition("\0")[0] for text in texts}) != count:
+                raise _DamagedError("a token occurs twice")
         elif kind in _SCALARS:
             self._at += count * struct.calcsize(_SCALARS[kind])
             if self._at > len(self._data):
@@ -163,6 +167,9 @@ def _check_values(header: Header) -> None:
         value = values.get(f"{architecture}.{name}")
         if not isinstance(value, int) or not 0 < value <= _MAX_COUNT:
             raise _DamagedError(f"{architecture}.{name} is {value}")
+    for name, value in values.items():
+        if isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or "epsilon" not in name)):
+            raise _DamagedError(f"{name} is {value}")
     tokens = values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, int) or tokens < 1:
         raise _DamagedError("it has no tokens")

@@ -1,0 +1,1 @@
+"""Micro models that `edgereason.engines.probe` decodes; `make.py` makes them."""
