@@ -28,19 +28,24 @@ app.command("doctor")(doctor.doctor)
 _debug = False
 
 
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Small language models that reason in two stages, offline: guidance first, then the answer."""
-    global _debug
-    _debug = debug
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from edgereason import __version__
 
         typer.echo(f"edgereason {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Small language models that reason in two stages, offline: guidance first, then the answer."""
+    global _debug
+    _debug = debug
 
 
 def main() -> None:

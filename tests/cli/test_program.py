@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,10 @@ def test_a_question_longer_than_the_context_is_refused(native_bundle: Path) -> N
 def test_bad_options_are_named(native_bundle: Path, option: str, value: str, message: str) -> None:
     code = 1 if option == "--bundle" else 2
     assert message in error_of("ask", "How?", "--bundle", native_bundle, option, value, code=code)
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert run("--version").stdout == f"edgereason {version('edgereason')}\n"
 
 
 def test_debug_shows_the_traceback(native_bundle: Path) -> None:
