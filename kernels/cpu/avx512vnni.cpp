@@ -40,8 +40,9 @@ struct Vec {
 
 #include "generic.h"
 
-// Eight rows: 8 registers of weights, 8 float sums, and room for the compiler to overlap the rows' integer chains.
-constexpr int kTileRows = 8;
+// Six rows times two panels: 12 integer chains, 12 float sums, and registers for two lines, their scales and a
+// broadcast.
+constexpr int kTileRows = 6;
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
   for (int64_t b = 0; b < blocks; b++, tile += rows * kTileRowBytes) {
@@ -65,108 +66,127 @@ void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t
   }
 }
 
-// The eight lines of a block as unsigned bytes, from nibbles or as they are.
-template <bool Nibbles>
-void load_block(const uint8_t* block, __m512i (&w)[8]) {
-  if constexpr (Nibbles) {
-    const __m512i mask = _mm512_set1_epi8(15);
-    for (int i = 0; i < 4; i++) {
-      const __m512i line = _mm512_loadu_si512(block + 64 * i);
-      w[2 * i] = _mm512_and_si512(line, mask);
-      w[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(line, 4), mask);
-    }
-  } else {
-    for (int i = 0; i < 8; i++) w[i] = _mm512_loadu_si512(block + 64 * i);
-  }
+// Four bytes at a time, so that GCC makes each an operand in memory; from wider loads it would shift and move them.
+__m512i broadcast4(const uint8_t* p) {
+  int32_t four;
+  memcpy(&four, p, 4);
+  return _mm512_set1_epi32(four);
 }
 
-// One panel times one tile of R rows. The sums of activations enter as the integer chain's start: no instruction is
-// spent on a symmetric zero point. |chain| <= 32 * 255 * 127 + 255 * 32 * 127 < 2^22.
-template <int R, bool Nibbles, bool Zeros>
-void panel_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, const uint8_t* tile, __m512 (&y)[R]) {
+// Line i of eight of a block as unsigned bytes, from nibbles or as it is.
+template <bool Nibbles>
+__m512i load_line(const uint8_t* block, int i) {
+  if constexpr (!Nibbles) return _mm512_loadu_si512(block + 64 * i);
+  const __m512i line = _mm512_loadu_si512(block + 64 * (i / 2));
+  return _mm512_and_si512(i % 2 ? _mm512_srli_epi16(line, 4) : line, _mm512_set1_epi8(15));
+}
+
+// P panels times one tile of R rows: each broadcast of activations serves P panels, and P * R independent chains hide
+// the latency of the dot products. The sums of activations enter as the chains' start: a symmetric zero point costs no
+// instruction. |chain| <= 32 * 255 * 127 + 255 * 32 * 127 < 2^22.
+template <int P, int R, bool Nibbles, bool Zeros>
+void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, const uint8_t* tile, __m512 (&y)[P][R]) {
+  constexpr int kBlockBytes = Nibbles ? 256 : 512;
   const int64_t per_group = w.blocks / w.groups;
-  const uint16_t* scales = w.scales + panel * w.groups * kPanel;
-  const uint8_t* zeros = Zeros ? w.zeros + panel * w.groups * kPanel : nullptr;
-  for (int r = 0; r < R; r++) y[r] = _mm512_setzero_ps();
+  for (int p = 0; p < P; p++)
+    for (int r = 0; r < R; r++) y[p][r] = _mm512_setzero_ps();
   for (int64_t g = 0; g < w.groups; g++) {
-    const __m512 ws = Vec::load_f16(scales + g * kPanel);
-    const __m512i z = Zeros
-                          ? _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros + g * kPanel)))
-                          : _mm512_setzero_si512();
-    for (int64_t b = 0; b < per_group; b++, q += Nibbles ? 256 : 512, tile += R * kTileRowBytes) {
+    __m512 ws[P];
+    __m512i z[P];
+    for (int p = 0; p < P; p++) {
+      const int64_t group = ((panel + p) * w.groups + g) * kPanel;
+      ws[p] = Vec::load_f16(w.scales + group);
+      if constexpr (Zeros)
+        z[p] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.zeros + group)));
+    }
+    for (int64_t b = 0; b < per_group; b++, q += kBlockBytes, tile += R * kTileRowBytes) {
       if constexpr (R == 1)
-        for (int line = 0; line < (Nibbles ? 256 : 512); line += 64)
+        for (int line = 0; line < kBlockBytes; line += 64)
           _mm_prefetch(reinterpret_cast<const char*>(q + line + 4096), _MM_HINT_T0);
-      __m512i lines[8];
-      load_block<Nibbles>(q, lines);
+      __m512i dots[P][R];
+      for (int r = 0; r < R; r++)
+        for (int p = 0; p < P; p++) {
+          dots[p][r] = broadcast4(tile + R * (kBlock + 4) + 4 * r);
+          if constexpr (Zeros) dots[p][r] = _mm512_mullo_epi32(dots[p][r], z[p]);
+        }
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; i++) {
+        __m512i lines[P];
+        for (int p = 0; p < P; p++) lines[p] = load_line<Nibbles>(q + p * w.blocks * kBlockBytes, i);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+          const __m512i x = broadcast4(tile + r * kBlock + 4 * i);
+          for (int p = 0; p < P; p++) dots[p][r] = _mm512_dpbusd_epi32(dots[p][r], lines[p], x);
+        }
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) {
-        int32_t x[8], sum;
-        float xs;
-        memcpy(x, tile + r * kBlock, 32);
-        memcpy(&xs, tile + R * kBlock + 4 * r, 4);
-        memcpy(&sum, tile + R * (kBlock + 4) + 4 * r, 4);
-        __m512i dot = _mm512_set1_epi32(sum);
-        if constexpr (Zeros) dot = _mm512_mullo_epi32(dot, z);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) dot = _mm512_dpbusd_epi32(dot, lines[i], _mm512_set1_epi32(x[i]));
-        y[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(ws, _mm512_set1_ps(xs)), y[r]);
+        const __m512 xs = _mm512_castsi512_ps(broadcast4(tile + R * kBlock + 4 * r));
+        for (int p = 0; p < P; p++)
+          y[p][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[p][r]), _mm512_mul_ps(ws[p], xs), y[p][r]);
       }
     }
   }
 }
 
-template <int R, bool Nibbles, bool Zeros>
+template <int P, int R, bool Nibbles, bool Zeros>
 void product(const PackedProduct& job, const uint8_t* q, int64_t panel, int64_t m0) {
-  const int64_t rows = job.w.rows, n0 = panel * kPanel;
-  const __mmask16 mask = rows - n0 >= kPanel ? __mmask16(0xffff) : __mmask16((1 << (rows - n0)) - 1);
-  __m512 y[R];
-  panel_times_tile<R, Nibbles, Zeros>(job.w, q, panel, job.tiles + m0 * job.w.blocks * kTileRowBytes, y);
-  for (int r = 0; r < R; r++) {
-    if (job.add) y[r] = _mm512_add_ps(y[r], _mm512_maskz_loadu_ps(mask, job.add + (m0 + r) * job.add_stride + n0));
-    _mm512_mask_storeu_ps(job.y + (m0 + r) * rows + n0, mask, y[r]);
+  __m512 y[P][R];
+  panels_times_tile<P, R, Nibbles, Zeros>(job.w, q, panel, job.tiles + m0 * job.w.blocks * kTileRowBytes, y);
+  for (int p = 0; p < P; p++) {
+    const int64_t n0 = (panel + p) * kPanel, left = job.w.rows - n0;
+    const __mmask16 mask = left >= kPanel ? __mmask16(0xffff) : __mmask16((1 << left) - 1);
+    for (int r = 0; r < R; r++) {
+      __m512 sum = y[p][r];
+      if (job.add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, job.add + (m0 + r) * job.add_stride + n0));
+      _mm512_mask_storeu_ps(job.y + (m0 + r) * job.w.rows + n0, mask, sum);
+    }
   }
 }
 
-template <bool Nibbles, bool Zeros>
-void panel_times_rows(const PackedProduct& job, const uint8_t* q, int64_t panel) {
+template <int P, bool Nibbles, bool Zeros>
+void panels_times_rows(const PackedProduct& job, const uint8_t* q, int64_t panel) {
   int64_t m = 0;
-  for (; m + kTileRows <= job.m; m += kTileRows) product<kTileRows, Nibbles, Zeros>(job, q, panel, m);
+  for (; m + kTileRows <= job.m; m += kTileRows) product<P, kTileRows, Nibbles, Zeros>(job, q, panel, m);
   switch (job.m - m) {
-    case 7:
-      return product<7, Nibbles, Zeros>(job, q, panel, m);
-    case 6:
-      return product<6, Nibbles, Zeros>(job, q, panel, m);
     case 5:
-      return product<5, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 5, Nibbles, Zeros>(job, q, panel, m);
     case 4:
-      return product<4, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 4, Nibbles, Zeros>(job, q, panel, m);
     case 3:
-      return product<3, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 3, Nibbles, Zeros>(job, q, panel, m);
     case 2:
-      return product<2, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 2, Nibbles, Zeros>(job, q, panel, m);
     case 1:
-      return product<1, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 1, Nibbles, Zeros>(job, q, panel, m);
   }
+}
+
+// Many rows: P panels, unpacked once into L1 or L2 for all tiles.
+template <int P, bool Zeros>
+void panels_times_matrix(const PackedProduct& job, int64_t panel, uint8_t* scratch) {
+  const int64_t blocks = P * job.w.blocks;
+  const uint8_t* q = job.w.qweight + panel * job.w.blocks * kPanel * kBlock * job.w.bits / 8;
+  if (job.w.bits == 8) return panels_times_rows<P, false, Zeros>(job, q, panel);
+  for (int64_t b = 0; b < blocks; b++)
+    for (int i = 0; i < 8; i++) _mm512_store_si512(scratch + 512 * b + 64 * i, load_line<true>(q + 256 * b, i));
+  panels_times_rows<P, false, Zeros>(job, scratch, panel);
 }
 
 template <bool Zeros>
 void packed_typed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
-  const int64_t blocks = job.w.blocks, panel_bytes = blocks * kPanel * kBlock * job.w.bits / 8;
-  for (int64_t panel = begin; panel < end; panel++) {
-    const uint8_t* q = job.w.qweight + panel * panel_bytes;
-    if (job.w.bits == 8) {
-      panel_times_rows<false, Zeros>(job, q, panel);
-    } else if (job.m <= kTileRows) {
-      panel_times_rows<true, Zeros>(job, q, panel);
-    } else {  // unpacked once into L1 or L2 for all tiles
-      for (int64_t b = 0; b < blocks; b++) {
-        __m512i lines[8];
-        load_block<true>(q + 256 * b, lines);
-        for (int i = 0; i < 8; i++) _mm512_store_si512(scratch + 512 * b + 64 * i, lines[i]);
-      }
-      panel_times_rows<false, Zeros>(job, scratch, panel);
-    }
+  int64_t panel = begin;
+  if (job.m > kTileRows) {
+    for (; panel + 2 <= end; panel += 2) panels_times_matrix<2, Zeros>(job, panel, scratch);
+    if (panel < end) panels_times_matrix<1, Zeros>(job, panel, scratch);
+    return;
+  }
+  for (; panel < end; panel++) {  // few rows: the weights are read once, in order
+    const uint8_t* q = job.w.qweight + panel * job.w.blocks * kPanel * kBlock * job.w.bits / 8;
+    if (job.w.bits == 8)
+      panels_times_rows<1, false, Zeros>(job, q, panel);
+    else
+      panels_times_rows<1, true, Zeros>(job, q, panel);
   }
 }
 

@@ -94,7 +94,7 @@ struct Kernels {
 
   // x [rows, columns] -> one tile; columns beyond the last are zero. scale = absmax / 127, nearest even.
   void (*quantize)(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile);
-  // Panels begin <= p < end. scratch: blocks * 512 bytes, aligned to 64.
+  // Panels begin <= p < end. scratch: two panels of bytes, blocks * 1024, aligned to 64.
   void (*packed)(const PackedProduct&, int64_t begin, int64_t end, uint8_t* scratch);
   // Output rows begin <= n < end.
   void (*dense)(const DenseProduct&, int64_t begin, int64_t end);

@@ -85,7 +85,7 @@ void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, 
   const PackedProduct job{w, tiles, m, add, add_stride, y};
   const int64_t panel_work = w.blocks * kPanel * kBlock * m;
   parallel(w.panels, std::max<int64_t>(1, 2 * kSmall / panel_work), [&](int64_t begin, int64_t end) {
-    uint8_t* scratch = chunk_scratch.reserve(size_t(w.blocks) * kPanel * kBlock);
+    uint8_t* scratch = chunk_scratch.reserve(size_t(w.blocks) * 2 * kPanel * kBlock);
     isa.packed(job, begin, end, scratch);
   });
 }
