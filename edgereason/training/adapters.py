@@ -1,0 +1,136 @@
+"""The two stages' LoRA adapters, trained on their chat prompts with PEFT."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from edgereason.prompts import ANSWER, GUIDANCE, Prompt
+from edgereason.training.loop import train
+from edgereason.training.problems import Problem, draw_problem, question_key
+from edgereason.training.tokenizer import TURN_END
+
+BASE_NAME = "edgereason/tiny"
+ALONE = 0.15
+"""Share of the answer stage's samples that come without guidance, so that it can answer without one too."""
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an adapter learns: its prompt, and for a problem the text to write and whether guidance is shown."""
+
+    name: str
+    prompt: Prompt
+    sample: Callable[[Problem, random.Random], tuple[str | None, str]]
+    """The guidance that the prompt shows, None for none, and the completion."""
+
+
+def _answer_sample(problem: Problem, rng: random.Random) -> tuple[str | None, str]:
+    return (None if rng.random() < ALONE else problem.guidance), problem.answer
+
+
+STAGES = (
+    Stage("guidance", GUIDANCE, lambda problem, _: (None, problem.guidance)),
+    Stage("answer", ANSWER, _answer_sample),
+)
+
+
+def train_adapter(
+    base: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    stage: Stage,
+    exclude: Collection[str],
+    seed: int,
+    checkpoint: Path,
+    steps: int,
+    batch: int,
+    rank: int = 16,
+) -> tuple[PeftModel, list[float]]:
+    """Train one stage's adapter on all linear layers of `base`; the base itself stays as it is.
+
+    Returns:
+        The base with the adapter on it (its `unload()` gives the base back) and the loss of every step.
+    """
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(base, config)
+    # PEFT puts the base's own path here; a path of this machine helps nobody.
+    model.peft_config["default"].base_model_name_or_path = BASE_NAME
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0
+    )
+
+    def loss_at(step: int) -> Tensor:
+        rng = random.Random(f"{seed}/{stage.name}/{step}")
+        samples = [draw_sample(tokenizer, stage, exclude, rng) for _ in range(batch)]
+        return completion_loss(base, *pad(samples, tokenizer.pad_token_id))
+
+    return model, train(stage.name, model, [optimizer], loss_at, steps, checkpoint)
+
+
+def draw_sample(
+    tokenizer: PreTrainedTokenizerBase, stage: Stage, exclude: Collection[str], rng: random.Random
+) -> tuple[list[int], int]:
+    """The tokens of one chat, and how many of them are its prompt."""
+    problem = draw_problem(rng)
+    while question_key(problem.question) in exclude:
+        problem = draw_problem(rng)
+    guidance, completion = stage.sample(problem, rng)
+    prompt = render(tokenizer, stage.prompt, problem.question, guidance)
+    ids: list[int] = tokenizer(prompt + completion + TURN_END)["input_ids"]
+    return ids, len(tokenizer(prompt)["input_ids"])
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, question: str, guidance: str | None = None) -> str:
+    """A stage's prompt as text, ready for the model's completion."""
+    turns = prompt.messages(question, guidance)
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def pad(samples: Sequence[tuple[list[int], int]], filler: int) -> tuple[Tensor, Tensor]:
+    """Samples as a batch.
+
+    Returns:
+        ids `[B, T]` int64, filled up on the right, and targets `[B, T]`: the next token where it belongs to a
+        completion, IGNORED elsewhere.
+    """
+    longest = max(len(ids) for ids, _ in samples)
+    inputs = torch.full((len(samples), longest - 1), filler)
+    targets = torch.full((len(samples), longest - 1), IGNORED)
+    for row, (ids, prompt) in enumerate(samples):
+        inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
+        targets[row, prompt - 1 : len(ids) - 1] = torch.tensor(ids[prompt:])
+    return inputs, targets
+
+
+def completion_loss(model: LlamaForCausalLM, ids: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the completions' tokens. ids, targets: `[B, T]` int64."""
+    chosen = targets != IGNORED
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, hidden]
+        logits = model.lm_head(hidden[chosen])  # [completion tokens, vocab]
+    return cross_entropy(logits.float(), targets[chosen])
+
+
+def save_adapter(model: PeftModel, stage: Stage, directory: Path) -> None:
+    """Write PEFT's two files, and the prompt that the adapter was trained with."""
+    model.save_pretrained(directory)
+    # PEFT's model card has nothing to say about this adapter that its folder's README does not.
+    (directory / "README.md").unlink(missing_ok=True)
+    (directory / "prompt.json").write_text(json.dumps(stage.prompt.to_json(), indent=2) + "\n", encoding="utf-8")

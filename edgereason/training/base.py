@@ -1,0 +1,94 @@
+"""The example base: a small Llama, pretrained from nothing on the corpus."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from edgereason.training.corpus import draw_text
+from edgereason.training.loop import train
+from edgereason.training.tokenizer import TURN_END
+
+CONTEXT = 1024
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """5.2 million parameters; every matrix dimension is a multiple of 64."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def pretrain(
+    config: LlamaConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    exclude: Collection[str],
+    seed: int,
+    checkpoint: Path,
+    steps: int,
+    batch: int,
+    length: int = 256,
+) -> tuple[LlamaForCausalLM, list[float]]:
+    """Train a base on `steps` batches of `batch` rows of `length` tokens.
+
+    Args:
+        exclude: The `question_key` of problems that must not occur.
+
+    Returns:
+        The model in float32, its weights already rounded to bfloat16, as they will be stored, and the losses.
+    """
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(config)
+
+    def loss_at(step: int) -> Tensor:
+        first = step * batch
+        rows = [pack_row(tokenizer, exclude, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
+        return next_token_loss(model, torch.tensor(rows))
+
+    losses = train("base", model, _optimizers(model), loss_at, steps, checkpoint, round_from=0.4)
+    return model.to(torch.bfloat16).to(torch.float32), losses
+
+
+def pack_row(tokenizer: PreTrainedTokenizerBase, exclude: Collection[str], seed: str, length: int) -> list[int]:
+    """`length` tokens of texts one after the other, an end of text behind each; the last is cut off."""
+    rng = random.Random(seed)
+    row: list[int] = []
+    while len(row) < length:
+        row += [*tokenizer(draw_text(rng, exclude))["input_ids"], tokenizer.pad_token_id]
+    return row[:length]
+
+
+def next_token_loss(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
+    """Mean cross-entropy of each next token. ids: `[B, T + 1]` int64."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # [B, T, hidden]
+        logits = model.lm_head(hidden.flatten(0, 1))  # [B * T, vocab]
+    return cross_entropy(logits.float(), ids[:, 1:].flatten())
+
+
+def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices (https://kellerjordan.github.io/posts/muon/), AdamW for embedding and norms."""
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    ids = {id(weight) for weight in matrices}
+    others = [weight for weight in model.parameters() if id(weight) not in ids]
+    return [
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.05),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
+    ]

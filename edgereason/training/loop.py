@@ -1,0 +1,174 @@
+"""One training loop for base and adapters: schedule, clipping, int4 awareness, checkpoints, progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft.tuners.lora import LoraLayer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from edgereason.errors import UsageError
+
+WARMUP = 0.03
+"""Fraction of the steps in which the learning rate rises; afterwards it falls linearly to zero."""
+
+SAVE_EVERY = 50
+REPORT_EVERY = 25
+
+
+def train(
+    name: str,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    loss_at: Callable[[int], Tensor],
+    steps: int,
+    checkpoint: Path,
+    round_from: float = 0.0,
+) -> list[float]:
+    """Train a model's trainable parameters in place, from its last checkpoint where there is one.
+
+    From the fraction `round_from` of the steps on, every other step sees the weights rounded to int4 (straight-through
+    estimator, arXiv 1308.3432), as the model will be shipped; the others keep it good in full precision.
+
+    Args:
+        loss_at: The loss of step i, a scalar with gradient; it has to follow from i alone, or resuming is not exact.
+        checkpoint: Written every few dozen steps, and when done.
+
+    Returns:
+        The losses of the steps, those before resuming included.
+
+    Raises:
+        UsageError: `checkpoint` belongs to another training.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    losses = _resume(checkpoint, parameters, optimizers, steps)
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    model.train()
+    with _progress() as progress:
+        task = progress.add_task(name, total=steps, completed=len(losses), loss=losses[-1] if losses else float("nan"))
+        for step in range(len(losses), steps):
+            _set_rates(optimizers, peaks, _rate(step, steps))
+            with int4_weights(model, step % 2 == 1 and step >= round_from * steps):
+                loss = loss_at(step)
+                loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            recent = sum(losses[-REPORT_EVERY:]) / len(losses[-REPORT_EVERY:])
+            progress.update(task, completed=step + 1, loss=recent)
+            if not progress.console.is_terminal and (step + 1) % REPORT_EVERY == 0:
+                progress.console.print(f"{name}: step {step + 1} of {steps}, loss {recent:.4f}", highlight=False)
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+                _set_rates(optimizers, peaks, 1.0)
+                _save(checkpoint, parameters, optimizers, losses, steps)
+    model.eval()
+    return losses
+
+
+def round_to_int4(weight: Tensor, group: int = 32) -> Tensor:
+    """Round-to-nearest int4, symmetric, one scale per row and group of inputs.
+
+    Args:
+        weight: `[out, in]`, floating point; `in` is a multiple of `group`.
+
+    Returns:
+        The weights that the integers stand for, same shape and dtype.
+    """
+    groups = weight.reshape(len(weight), -1, group)
+    scale = groups.abs().amax(dim=2, keepdim=True).clamp(min=1e-12) / 7
+    return ((groups / scale).round() * scale).reshape(weight.shape)
+
+
+@contextmanager
+def int4_weights(model: nn.Module, active: bool = True) -> Iterator[None]:
+    """Within, the linear layers of all blocks compute with int4 weights; gradients go to the unrounded ones.
+
+    A LoRA layer's weight becomes round(W + D) - D, where D is the adapter's product: with the adapter's own term added
+    the layer computes as its merged and rounded weight does.
+    """
+    originals: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for name, layer in model.named_modules() if active else ():
+            if isinstance(layer, LoraLayer):
+                weight, delta = layer.get_base_layer().weight, layer.get_delta_weight(layer.active_adapters[0])
+            elif isinstance(layer, nn.Linear) and "lora_" not in name and not name.endswith(("lm_head", "base_layer")):
+                weight, delta = layer.weight, torch.zeros(())
+            else:
+                continue
+            originals.append((weight, weight.data))
+            weight.data = (round_to_int4(weight + delta) - delta).to(weight.dtype)
+    try:
+        yield
+    finally:
+        for weight, original in originals:
+            weight.data = original
+
+
+def _rate(step: int, steps: int) -> float:
+    warmup = max(1, round(steps * WARMUP))
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+
+def _set_rates(optimizers: Sequence[torch.optim.Optimizer], peaks: list[list[float]], factor: float) -> None:
+    for optimizer, rates in zip(optimizers, peaks, strict=True):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def _save(
+    path: Path,
+    parameters: Sequence[nn.Parameter],
+    optimizers: Sequence[torch.optim.Optimizer],
+    losses: list[float],
+    steps: int,
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    state = {
+        "steps": steps,
+        "parameters": [parameter.data for parameter in parameters],
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "losses": losses,
+    }
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _resume(
+    path: Path, parameters: Sequence[nn.Parameter], optimizers: Sequence[torch.optim.Optimizer], steps: int
+) -> list[float]:
+    """Take up the state in `path`; returns the losses so far, none where there is no checkpoint."""
+    if not path.exists():
+        return []
+    state = torch.load(path, weights_only=True)
+    shapes = [parameter.shape for parameter in parameters]
+    if state["steps"] != steps or [stored.shape for stored in state["parameters"]] != shapes:
+        raise UsageError(f"{path} is the checkpoint of another training.", "Delete it, or give another --work.")
+    with torch.no_grad():
+        for parameter, stored in zip(parameters, state["parameters"], strict=True):
+            parameter.copy_(stored)
+    for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(stored)
+    losses: list[float] = state["losses"]
+    return losses
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
