@@ -26,6 +26,7 @@ SHAPES = {"qkv": (1152, 896), "o": (896, 896), "gate_up": (9728, 896), "down": (
 ROWS = (1, 2, 4, 16, 64, 256)
 _WORKING_SET = 192 << 20
 _SECONDS = 0.25
+_LINE = "{isa:12}{matrix:8} {bits} bits {rows:4} rows {us:9.0f} us {gb_s:7.1f} GB/s {tops:6.2f} TOPS"
 
 
 def median_seconds(call: Callable[[int], object], seconds: float = _SECONDS) -> float:
@@ -97,7 +98,7 @@ def main() -> None:
                     if isa == "scalar" and m > 4:
                         continue  # the reference is for comparing results, and takes seconds
                     results.append(measure(isa, name, bits, m))
-                    print("{isa:12}{matrix:8} {bits} bits {rows:4} rows {us:9.0f} us {gb_s:7.1f} GB/s {tops:6.2f} TOPS".format(**results[-1]))
+                    print(_LINE.format(**results[-1]))
     if arguments.json:
         report = {"machine": {"threads": cpu.threads(), "read_gb_s": bandwidth / 1e9}, "kernels": results}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")

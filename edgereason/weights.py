@@ -145,9 +145,7 @@ class Weights:
     def _get(self, name: str, dtypes: tuple[str, ...]) -> Tensor:
         tensor = self._tensors.get(name)
         if tensor is None:
-            raise BundleError(
-                f"{self.directory} has no weight {name}.", "Its config.json is of another model, perhaps."
-            )
+            raise BundleError(f"{self.directory} lacks {name}.", "Perhaps its config.json is of another model.")
         if tensor.dtype not in dtypes:
             raise BundleError(f"{self.directory}: {name} is of type {tensor.dtype}, not {' or '.join(dtypes)}.")
         return tensor

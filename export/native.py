@@ -107,7 +107,8 @@ class _Packer:
 
     def _quantize(self, stem: str, tensor: Float32) -> PackedWeight | npt.NDArray[np.float16]:
         if self._bits == 16:
-            half = tensor.astype(np.float16)
+            with np.errstate(over="ignore"):
+                half = tensor.astype(np.float16)
             if not np.isfinite(half).all():
                 raise ExportError(f"{stem} has values beyond float16.", "Export with --bits 8.")
             return half

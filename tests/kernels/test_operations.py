@@ -1,0 +1,147 @@
+"""Attention, rotary embedding, norm and activation against numpy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import edgereason.kernels.cpu as cpu
+
+examples = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def normal(generator, *shape):
+    return generator.standard_normal(shape).astype(np.float32)
+
+
+@given(rows=st.integers(0, 40), width=st.integers(1, 200), seed=st.integers(0, 1 << 30))
+@examples
+def test_rms_norm_equals_numpy(isa, rows, width, seed):
+    generator = np.random.default_rng(seed)
+    x, weight = normal(generator, rows, width), normal(generator, width)
+    exact = x.astype(np.float64)
+    expected = exact / np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5) * weight
+    np.testing.assert_allclose(cpu.rms_norm(x, weight, 1e-5), expected, rtol=2e-6, atol=1e-6)
+
+
+@given(rows=st.integers(0, 20), width=st.integers(1, 100), seed=st.integers(0, 1 << 30))
+@examples
+def test_swiglu_equals_numpy(isa, rows, width, seed):
+    x = normal(np.random.default_rng(seed), rows, 2 * width) * 30  # far beyond where exp overflows float32
+    gate, up = x[:, :width].astype(np.float64), x[:, width:]
+    np.testing.assert_allclose(cpu.swiglu(x), gate / (1 + np.exp(-gate)) * up, rtol=2e-6, atol=1e-30)
+
+
+@given(rows=st.integers(0, 9), heads=st.integers(1, 5), half=st.integers(1, 40), seed=st.integers(0, 1 << 30))
+@examples
+def test_rope_rotates_halves(isa, rows, heads, half, seed):
+    generator = np.random.default_rng(seed)
+    # A slice of a fused product: rows lie apart, and what is beside it must not change.
+    fused = normal(generator, rows, heads + 2, 2 * half)
+    before = fused.copy()
+    angle = generator.uniform(-9, 9, (rows, half))
+    cpu.rope(fused[:, :heads], np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32))
+    pairs = before[:, :heads, :half] + 1j * before[:, :heads, half:]
+    turned = pairs * np.exp(1j * angle)[:, None]
+    np.testing.assert_allclose(fused[:, :heads], np.concatenate([turned.real, turned.imag], axis=2), atol=2e-6)
+    np.testing.assert_array_equal(fused[:, heads:], before[:, heads:])
+
+
+@given(
+    lengths=st.lists(st.integers(0, 90), min_size=1, max_size=4),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 5),
+    dim=st.integers(1, 70),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    seed=st.integers(0, 1 << 30),
+)
+@examples
+def test_attention_equals_numpy_over_several_calls(isa, lengths, kv_heads, group, dim, dtype, seed):
+    generator = np.random.default_rng(seed)
+    heads, total = kv_heads * group, sum(lengths)
+    fused = normal(generator, total, heads + 2 * kv_heads, dim) * 2
+    q, k, v = fused[:, :heads], fused[:, heads : heads + kv_heads], fused[:, heads + kv_heads :]
+    cache = cpu.KVCache(kv_heads, dim, dtype)
+    found, position = [], 0
+    for length in lengths:
+        part = slice(position, position + length)
+        found.append(cpu.attention(q[part], k[part], v[part], cache, position))
+        position += length
+    expected = causal_attention(q, k.astype(dtype), v.astype(dtype))
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=2e-5, atol=2e-5)
+
+
+def causal_attention(q, k, v):
+    """float64 `[T, heads * d]` of q `[T, heads, d]` over k and v `[T, kv_heads, d]`."""
+    rows, heads, dim = q.shape
+    k, v = (np.repeat(array.astype(np.float64), heads // array.shape[1], axis=1) for array in (k, v))
+    scores = np.einsum("thd,shd->hts", q.astype(np.float64), k) / np.sqrt(dim)
+    scores[:, ~np.tri(rows, dtype=bool)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True, initial=-1e300))
+    weights /= weights.sum(axis=2, keepdims=True)
+    return np.einsum("hts,shd->thd", weights, v).reshape(rows, heads * dim)
+
+
+def test_attention_of_one_token_over_a_long_cache(isa):
+    generator = np.random.default_rng(0)
+    q, k, v = normal(generator, 700, 4, 64), normal(generator, 700, 2, 64), normal(generator, 700, 2, 64)
+    cache = cpu.KVCache(2, 64, np.float32)
+    cpu.attention(q[:699], k[:699], v[:699], cache, 0)
+    found = cpu.attention(q[699:], k[699:], v[699:], cache, 699)
+    np.testing.assert_allclose(found[0], causal_attention(q, k, v)[699], rtol=1e-5, atol=1e-5)
+
+
+def test_scores_of_any_size_stay_finite(isa):
+    cache = cpu.KVCache(1, 8, np.float32)
+    q = np.full((3, 1, 8), 1e4, np.float32)
+    k = np.linspace(-1e4, 1e4, 24, dtype=np.float32).reshape(3, 1, 8)
+    found = cpu.attention(q, k, np.ones((3, 1, 8), np.float32), cache, 0)
+    np.testing.assert_allclose(found, 1, rtol=1e-6)
+
+
+def test_what_lies_beyond_the_position_is_overwritten(isa):
+    generator = np.random.default_rng(0)
+    q, k, v = (normal(generator, 30, 2, 16) for _ in range(3))
+    cache = cpu.KVCache(2, 16, np.float32)
+    cpu.attention(q, k, v, cache, 0)
+    again = cpu.attention(q[10:], k[10:], v[10:], cache, 10)
+    np.testing.assert_allclose(again, causal_attention(q, k, v)[10:], rtol=1e-5, atol=1e-5)
+
+
+def test_every_float_rounds_to_the_float16_that_numpy_rounds_it_to(isa):
+    small = np.float16([0, 6e-8, 6.1e-5, 1, 65504])  # with the least subnormal and the least normal
+    edges = np.concatenate([small, np.arange(1, 1 << 15, 37).astype(np.uint16).view(np.float16)])
+    edges = edges[np.isfinite(edges)].astype(np.float32)
+    between = [np.nextafter(edges, np.float32(1e9)), edges * 1.0003, edges * 1.00049, -edges * 1.0002]
+    values = np.concatenate([edges, *between])
+    values = values[np.abs(values) < 65519].astype(np.float32).reshape(-1, 1, 1)
+    cache = cpu.KVCache(1, 1, np.float16)
+    cpu.attention(np.zeros_like(values), values, values, cache, 0)
+    expected = values[:, 0, 0].astype(np.float16)
+    np.testing.assert_array_equal(cache.values[0, : len(values), 0], expected)
+    np.testing.assert_array_equal(cache.keys[0].transpose(0, 2, 1).reshape(-1)[: len(values)], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": np.zeros((1, 3, 8), np.float32)}, "heads"),
+        ({"k": np.zeros((1, 2, 9), np.float32)}, "k has to be"),
+        ({"v": np.zeros((2, 2, 8), np.float32)}, "v has to be"),
+        ({"q": np.zeros((1, 4, 8))}, "q has to be float32"),
+        ({"cache": cpu.KVCache(3, 8)}, "cache.values has to be"),
+        ({"position": -1}, "position"),
+    ],
+)
+def test_attention_names_arguments_that_do_not_fit(change, message):
+    good = {
+        "q": np.zeros((1, 4, 8), np.float32),
+        "k": np.zeros((1, 2, 8), np.float32),
+        "v": np.zeros((1, 2, 8), np.float32),
+        "cache": cpu.KVCache(2, 8),
+        "position": 0,
+    }
+    with pytest.raises((ValueError, TypeError), match=message):
+        cpu.attention(**{**good, **change})
