@@ -1,0 +1,235 @@
+"""Our engine beside those that one can pip-install: speed, memory and load time of the same model on the same machine.
+
+    python benchmarks/peers.py [--shape qwen2.5-0.5b] [--json FILE] [--plot FILE.png] [--rounds 5] [--threads 2]
+                               [--engines native llama.cpp ...] [--python ENGINE=PATH] [--rebuild]
+
+A checkpoint with random weights is written once and converted once for each engine, under build/bench. Then the engines
+run in turn, round after round, each in a process of its own and on prompts that it has not seen; files are read
+beforehand, so that loading is not a measurement of the disk. Reported are medians over the rounds. Speeds follow from
+the times at which tokens come: prefill from the prompt to the first, decode from the first to the last. Load time is
+from opening the model, the engine's library being imported, to the first token of a prompt of one. `EDGEREASON_ISA`
+passes through to our engine. An engine that is not installed is named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+import report
+from checkpoint import SHAPES, Shape, write_checkpoint
+
+from edgereason.errors import EdgeReasonError, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = {
+    "native": "native",
+    "llama.cpp": "llamacpp",
+    "onnxruntime-genai": "onnxgenai",
+    "openvino-genai": "openvinogenai",
+}
+"""Name of an engine -> its file in benchmarks/engines."""
+
+_INSTALL = {
+    "native": "pip install .",
+    "llama.cpp": "pip install llama-cpp-python",
+    "onnxruntime-genai": "pip install onnxruntime-genai",
+    "openvino-genai": "make bench-peers",
+}
+_CHILD = ROOT / "benchmarks" / "engines" / "child.py"
+_MISSING = 3  # child.py's exit status for an engine that is not installed
+_TIMEOUT_S = 3600
+
+
+class PeerError(Exception):
+    """An engine that could not be converted for or measured; says why in one line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and where things lie."""
+
+    shape: Shape
+    build: Path
+    """The checkpoint and its conversions for this shape."""
+    threads: int
+    prompt_tokens: int
+    new_tokens: int
+    pythons: dict[str, Path]
+    """Interpreters for engines that live in another environment."""
+
+
+def compare(settings: Settings, engines: list[str], rounds: int, rebuild: bool = False) -> dict[str, Any]:
+    """Convert, measure in turn, and summarize; see `report.summarize` for what comes back.
+
+    Raises:
+        EdgeReasonError: the machine's limits cannot be measured.
+    """
+    if write_checkpoint(settings.shape, settings.build / "checkpoint") or rebuild:
+        for engine in engines:
+            shutil.rmtree(settings.build / engine, ignore_errors=True)
+    skipped: dict[str, str] = {}
+    conversions: dict[str, dict[str, Any]] = {}
+    for engine in engines:
+        try:
+            conversions[engine] = convert(settings, engine)
+        except PeerError as failure:
+            skipped[engine] = str(failure)
+    measured: list[dict[str, dict[str, Any]]] = []
+    limits: list[machine.Limits] = []
+    for number in range(rounds):
+        limits.append(machine.measure(settings.threads, settings.build.parent))
+        measured.append({})
+        running = [engine for engine in engines if engine not in skipped]
+        first = number % max(1, len(running))  # another one begins each time: none always runs on the warmest chip
+        for engine in running[first:] + running[:first]:
+            _say(f"round {number + 1} of {rounds}: {engine}")
+            try:
+                measured[-1][engine] = measure(settings, engine, seed=number)
+            except PeerError as failure:
+                skipped[engine] = str(failure)
+    _say("")
+    complete = {engine: conversions[engine]["bytes_per_token"] for engine in engines if engine not in skipped}
+    products = settings.shape.multiplications_per_token()
+    return {**report.summarize(measured, limits, complete, products), "skipped": skipped}
+
+
+def convert(settings: Settings, engine: str) -> dict[str, Any]:
+    """Make an engine's files from the checkpoint, unless they are there: `{"bytes_per_token": ...}`."""
+    directory = settings.build / engine
+    record = directory / "conversion.json"
+    if not record.is_file():
+        _say(f"converting for {engine}")
+        partial = settings.build / f".{engine}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        result = _run_child(settings, engine, "convert", settings.build / "checkpoint", partial)
+        (partial / record.name).write_text(json.dumps(result) + "\n")
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.rename(directory)
+    conversion: dict[str, Any] = json.loads(record.read_text())
+    return conversion
+
+
+def measure(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
+    """Run an engine once, in a child process: its speeds, memory, load time, and what else it says of itself."""
+    directory = settings.build / engine
+    for file in directory.rglob("*"):
+        if file.is_file():
+            _read(file)
+    options = {
+        "--threads": settings.threads,
+        "--prompt-tokens": settings.prompt_tokens,
+        "--new-tokens": settings.new_tokens,
+        "--vocabulary": settings.shape.vocab_size,
+        "--seed": seed,
+    }
+    return _run_child(settings, engine, "measure", directory, *(text for pair in options.items() for text in pair))
+
+
+def _run_child(settings: Settings, engine: str, action: str, *arguments: object) -> dict[str, Any]:
+    python = settings.pythons.get(engine, Path(sys.executable))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "HF_HUB_OFFLINE": "1"}
+    command = [str(python), str(_CHILD), action, MODULES[engine], *map(str, arguments)]
+    try:
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except OSError as error:
+        raise PeerError(f"not installed: {python}: {error.strerror}; {_INSTALL[engine]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"{action} took longer than {_TIMEOUT_S} s") from error
+    lines = result.stdout.strip().splitlines() or ["{}"]
+    if result.returncode == _MISSING:
+        raise PeerError(f"not installed: {json.loads(lines[-1])['missing']}; {_INSTALL[engine]}")
+    if result.returncode < 0:
+        raise PeerError(f"{action} ended with {signal.Signals(-result.returncode).name}")
+    if result.returncode > 0:
+        complaint = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["no message"]
+        raise PeerError(f"{action} failed: {complaint[-1]}")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def _read(file: Path) -> None:
+    """Bring a file into the page cache."""
+    with file.open("rb", buffering=0) as stream:
+        buffer = bytearray(1 << 20)
+        while stream.readinto(buffer):
+            pass
+
+
+def _say(text: str) -> None:
+    """Show what is going on: in one line of a terminal, in lines of their own in a log."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _pythons(choices: list[str]) -> dict[str, Path]:
+    """Interpreters by engine: those that were named, and the environment that `make bench-peers` makes."""
+    own = ROOT / "build" / "peers" / "openvino" / "bin" / "python"
+    pythons = {"openvino-genai": own} if own.is_file() else {}
+    for choice in choices:
+        engine, _, path = choice.partition("=")
+        if engine not in MODULES or not Path(path).is_file():
+            raise UsageError(f"--python {choice} names no engine or no interpreter.", "Write --python ENGINE=PATH.")
+        pythons[engine] = Path(path)
+    return pythons
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="The sizes of the model.")
+    parser.add_argument("--json", type=Path, help="Write the results here.")
+    parser.add_argument("--plot", type=Path, help="Draw them here, as PNG or SVG (needs matplotlib).")
+    parser.add_argument("--rounds", type=int, default=5, help="How often each engine is measured.")
+    parser.add_argument("--threads", type=int, default=2, help="Threads of each engine.")
+    parser.add_argument("--prompt-tokens", type=int, default=256, help="Length of the prompt.")
+    parser.add_argument("--new-tokens", type=int, default=64, help="Tokens decoded after it.")
+    parser.add_argument("--engines", nargs="+", choices=MODULES, default=list(MODULES), help="Which to measure.")
+    parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PATH", help="Run one elsewhere.")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Where models are kept.")
+    parser.add_argument("--rebuild", action="store_true", help="Convert again.")
+    arguments = parser.parse_args()
+    for name in ("rounds", "threads", "prompt_tokens", "new_tokens"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} has to be at least 1")
+    return arguments
+
+
+def main() -> int:
+    arguments = _parse()
+    try:
+        settings = Settings(
+            SHAPES[arguments.shape],
+            arguments.build.resolve() / arguments.shape,
+            arguments.threads,
+            arguments.prompt_tokens,
+            arguments.new_tokens,
+            _pythons(arguments.python),
+        )
+        results = compare(settings, arguments.engines, arguments.rounds, arguments.rebuild)
+        described = {name: getattr(arguments, name) for name in ("shape", "threads", "prompt_tokens", "new_tokens")}
+        results = {**described, **results}
+        report.show(results)
+        if arguments.json:
+            report.write_json(results, arguments.json)
+        if arguments.plot:
+            report.plot(results, arguments.plot)
+    except EdgeReasonError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0 if results["engines"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
