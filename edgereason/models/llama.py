@@ -19,6 +19,7 @@ from edgereason.models.config import integer, number, refuse
 from edgereason.weights import Weights
 
 Float32 = npt.NDArray[np.float32]
+MAX_HEAD_DIM = 512  # what the attention kernels have room for
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Config:
         hidden, heads = integer(values, "hidden_size"), integer(values, "num_attention_heads")
         head_dim = integer(values, "head_dim", hidden // heads)
         kv_heads = integer(values, "num_key_value_heads", heads)
-        if heads % kv_heads or head_dim % 2:
+        if heads % kv_heads or head_dim % 2 or head_dim > MAX_HEAD_DIM:
             raise BundleError(f"config.json: {heads} heads of {head_dim} elements do not fit {kv_heads} KV heads.")
         return cls(
             vocab_size=integer(values, "vocab_size"),
