@@ -176,8 +176,9 @@ def _say(text: str) -> None:
 
 def _pythons(choices: list[str]) -> dict[str, Path]:
     """Interpreters by engine: those that were named, and the environment that `make bench-peers` makes."""
-    own = ROOT / "build" / "peers" / "openvino" / "bin" / "python"
-    pythons = {"openvino-genai": own} if own.is_file() else {}
+    own = ROOT / "build" / "peers" / "openvino"
+    found = [path for path in (own / "bin" / "python", own / "Scripts" / "python.exe") if path.is_file()]
+    pythons = {"openvino-genai": found[0]} if found else {}
     for choice in choices:
         engine, _, path = choice.partition("=")
         if engine not in MODULES or not Path(path).is_file():

@@ -17,8 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 MISSING = 3
 """Exit status where the engine is not installed."""
 
@@ -38,6 +36,8 @@ def peak_rss_mb() -> float:
 
 def measure(module: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """Load, run one prompt to warm up, and time another one."""
+    import numpy as np  # not earlier: where an engine is missing, this may be too
+
     generator = np.random.default_rng(arguments.seed)
     # 0 is the end token, which some engines look for.
     warm_up, prompt = generator.integers(1, arguments.vocabulary, (2, arguments.prompt_tokens)).tolist()
