@@ -16,7 +16,7 @@ EXAMPLE := $(shell find examples/tiny -type f)
 EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter examples/tiny/guidance \
 	--answer-adapter examples/tiny/answer --force
 
-.PHONY: demo test lint types docs pytest accuracy default-bundle conformance clean
+.PHONY: demo test lint types docs pytest accuracy default-bundle bench-peers bench-peers-avx2 conformance clean
 
 demo: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
 	@$(BIN)/python examples/compare.py "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
@@ -49,6 +49,30 @@ default-bundle: $(DEMO)/native/bundle.json
 
 $(DEMO)/%/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
 	$(EXPORT) --format $* --out $(@D)
+
+# Our engine beside those that one can pip-install; BENCH="--shape qwen2.5-1.5b" and the like go to the program.
+bench-peers: .venv/.installed build/peers/openvino/.installed
+	$(BIN)/python benchmarks/peers.py --json build/bench/peers.json $(BENCH)
+
+# Both held to AVX2: llama.cpp is compiled for it, which takes some minutes, and ours told.
+bench-peers-avx2: .venv/.installed build/peers/llama-avx2/.installed
+	EDGEREASON_ISA=avx2 $(BIN)/python benchmarks/peers.py --json build/bench/peers-avx2.json --engines native llama.cpp \
+		--python llama.cpp=build/peers/llama-avx2/$(notdir $(BIN))/python $(BENCH)
+
+# optimum-intel asks for torchvision and does not need it; the one that comes does not fit a torch without CUDA.
+build/peers/openvino/.installed: benchmarks/engines/openvinogenai.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision
+	touch $@
+
+# Without pip's cache, which would take this build for the one in .venv.
+build/peers/llama-avx2/.installed: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_BMI2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \
+		$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --no-cache-dir --no-binary \
+		llama-cpp-python --constraint constraints.txt llama-cpp-python
+	touch $@
 
 # The pages that are written from the program.
 docs: .venv/.installed
