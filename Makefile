@@ -74,6 +74,18 @@ build/peers/llama-avx2/.installed: constraints.txt
 		llama-cpp-python --constraint constraints.txt llama-cpp-python
 	touch $@
 
+# Against programs that are not part of the environment: llama.cpp's converter comes with the source of llama-cpp-python.
+conformance: .venv/.installed build/conformance/.downloaded
+	EDGEREASON_CONVERTER="$$(find $(CURDIR)/build/conformance -name convert_hf_to_gguf.py)" \
+		$(BIN)/python -m pytest -m conformance -rs
+
+build/conformance/.downloaded: constraints.txt
+	mkdir -p $(@D)
+	$(PIP) download --quiet --no-binary :all: --no-deps --no-build-isolation --constraint constraints.txt \
+		--dest $(@D) llama-cpp-python
+	cd $(@D) && tar -xzf llama_cpp_python-*.tar.gz
+	touch $@
+
 # The pages that are written from the program.
 docs: .venv/.installed
 	$(BIN)/python docs/commands.py
@@ -83,7 +95,7 @@ clean:
 
 # Dependencies change rarely, our own extension often: each has its stamp, and a second run finds both up to date.
 .venv/.dependencies: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "edgereason needs Python 3.10 or newer: make PYTHON=python3.12"'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edgereason needs Python 3.10 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip
 	$(PIP) install --quiet --constraint constraints.txt scikit-build-core nanobind ninja
