@@ -18,8 +18,10 @@ Logits = npt.NDArray[np.float32]
 class Session(Protocol):
     """One sequence and its KV cache. Not for use by two threads at once."""
 
-    length: int
-    """Tokens in the cache."""
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        ...
 
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
         """Append `ids` (at least one) to the sequence.

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 import edgereason.kernels.cpu as cpu
 from edgereason import models
+from edgereason.adapters import LoraAdapter, read_adapter
+from edgereason.engines import state
 from edgereason.engines.base import Logits
 from edgereason.engines.cpu import default_threads
-from edgereason.errors import ContextError, EngineError
+from edgereason.engines.native_adapters import attach_adapter, detach_adapter
+from edgereason.engines.native_session import NativeSession
+from edgereason.errors import BundleError, ContextError, EngineError, UsageError
 from edgereason.weights import Weights
 
 _CHUNK = 512
-"""Tokens of a prompt that are computed at once. More would not be faster, and take more memory."""
+"""Tokens that are computed at once. More would not be faster, and take more memory."""
+
+CACHE_TYPES = ("f32", "f16", "int8")
+
+
+class Step(NamedTuple):
+    """What to append to a session in `NativeEngine.advance`; a plain tuple does as well."""
+
+    session: NativeSession
+    ids: Sequence[int]
+    outputs: int | None = 1
+    """For how many of the ids, the last ones, logits are wanted: None for all."""
+
+
+class _Piece(NamedTuple):
+    """The part of a step that one pass computes."""
+
+    step: int
+    ids: npt.NDArray[np.int64]
+    outputs: int
 
 
 class NativeEngine:
@@ -41,46 +67,200 @@ class NativeEngine:
         except ValueError as error:
             raise EngineError(f"EDGEREASON_ISA: {error}.", "Unset it, and the best one is taken.") from error
         weights = Weights(path)
+        self._directory = weights.directory
         self._family = models.family(weights.config)
         self._model: Any = self._family.load(cpu, weights)
         cpu.set_threads(threads or default_threads())
-        # A model in full precision is the reference, so its cache is too.
-        self._cache_type = np.float16 if weights.packed else np.float32
+        # A model in full precision is the reference, so its cache and its adapters are too.
+        self._exact = not weights.packed
+        self._adapters: dict[int, LoraAdapter] = {}
+        self._next_adapter = 0
+        # A pass reads all weights, so two at a time would be slower than one after the other.
+        self._lock = threading.Lock()
         config = self._model.config
         self.vocab_size: int = config.vocab_size
         self.context_length: int = config.max_position_embeddings
 
-    def session(self, capacity: int | None = None) -> NativeSession:
-        """Start an empty sequence; see `edgereason.engines.base.Engine`."""
-        capacity = self.context_length if capacity is None else capacity
+    def session(
+        self, capacity: int | None = None, adapter: int | None = None, cache: str | None = None
+    ) -> NativeSession:
+        """Start an empty sequence; see `edgereason.engines.base.Engine`.
+
+        Args:
+            capacity: Most tokens that it can hold; the model's context when None.
+            adapter: Index of a loaded adapter, or None for the base alone.
+            cache: How keys and values are kept: `f32`, `f16`, or `int8` with a scale per token and head; None for
+                `f32` where the weights are floats and `f16` where they are quantized.
+
+        Raises:
+            ContextError: `capacity` exceeds `context_length`.
+            UsageError: there is no such adapter or kind of cache.
+        """
+        self._check_adapter(adapter)
+        capacity = self._check_context(self.context_length if capacity is None else capacity)
+        return NativeSession(self, self._new_cache(cache), capacity, adapter)
+
+    def restore(self, data: bytes, capacity: int | None = None) -> NativeSession:
+        """A session with the tokens, keys and values that `NativeSession.save` wrote; its adapter has to be loaded.
+
+        Raises:
+            BundleError: the bytes are truncated, altered, or of another model, adapter or version.
+            ContextError: `capacity` exceeds `context_length`, or the tokens exceed `capacity`.
+        """
+        found = state.State.from_bytes(data)
+        if found.model != self._fingerprint or found.cache_type not in CACHE_TYPES:
+            raise BundleError("This session's state was computed by another model.", "Compute it again.")
+        session = self.session(capacity, self._adapter_of(found.adapter), found.cache_type)
+        self.check_capacity(session, len(found.ids))
+        if found.shape != self._cache_shape() or len(found.cache) != session.cache.state_bytes(len(found.ids)):
+            raise BundleError("This session's state does not fit the model.", "Compute it again.")
+        session.cache.load(found.cache, len(found.ids))
+        session.take(found.ids)
+        return session
+
+    def load_adapter(self, path: Path) -> int:
+        """Load a PEFT LoRA adapter, which sessions can use beside others and the base alone.
+
+        Its factors are kept in 16 bits (in full precision as they are), its rows are computed in the same pass over
+        the base's weights as all others.
+
+        Returns:
+            Its index, for `session(adapter=...)`.
+
+        Raises:
+            BundleError: files are missing or damaged, or it was trained on another base.
+        """
+        adapter = read_adapter(path)
+        with self._lock:
+            index = self._next_adapter
+            attach_adapter(self._ops, self._open_model().projections, index, adapter, exact=self._exact)
+            self._adapters[index] = adapter
+            self._next_adapter += 1
+        return index
+
+    def unload_adapter(self, index: int) -> None:
+        """Let go of an adapter. Sessions that have it cannot advance any more.
+
+        Raises:
+            UsageError: there is none of this index.
+        """
+        with self._lock:
+            self._check_adapter(index)
+            detach_adapter(self._ops, self._open_model().projections, index, self._adapters.pop(index))
+
+    def advance(self, steps: Sequence[Step | tuple[NativeSession, Sequence[int], int | None]]) -> list[Logits]:
+        """Append ids to several sessions, each of which may be of any length, in common passes over the weights.
+
+        Args:
+            steps: Sessions, each at most once, and at least one id for each.
+
+        Returns:
+            For each step float32 logits `[outputs, vocab]` of what follows the last `outputs` of its ids.
+
+        Raises:
+            ContextError: a sequence would exceed its session's capacity.
+            EngineError: a session is closed, or its adapter is no longer loaded.
+            ValueError: a step has no ids, or ids outside of the vocabulary. Whatever is raised, and when a call is
+                interrupted, all sessions are as before.
+        """
+        work = [Step(*step) for step in steps]
+        tokens = [np.asarray(step.ids, np.int64) for step in work]
+        self._check_steps(work)
+        lengths = [step.session.length for step in work]
+        results: list[list[Logits]] = [[] for _ in work]
+        try:
+            for pieces in _passes(work, tokens):
+                for piece, logits in zip(pieces, self._compute(work, pieces), strict=True):
+                    results[piece.step].append(logits)
+        except BaseException:
+            for step, length in zip(work, lengths, strict=True):
+                step.session.cache.truncate(length)
+            raise
+        for step, ids in zip(work, tokens, strict=True):
+            step.session.take(ids.tolist())
+        return [found[0] if len(found) == 1 else np.concatenate(found) for found in results]
+
+    def check_capacity(self, session: NativeSession, length: int) -> None:
+        """Raise `ContextError` where a session cannot hold `length` tokens."""
+        if length > session.capacity:
+            raise ContextError(
+                f"{length:,} tokens do not fit into a session of {session.capacity:,}.",
+                "Start a session with more capacity.",
+            )
+
+    def describe(self, session: NativeSession, cache: npt.NDArray[np.uint8]) -> state.State:
+        """A session's state, given its cache's bytes."""
+        adapter = state.NO_ADAPTER if session.adapter is None else self._adapters[session.adapter].digest
+        return state.State(self._fingerprint, adapter, session.cache.type, self._cache_shape(), session.ids, cache)
+
+    def close(self) -> None:
+        """Let go of the weights. Closing twice is allowed."""
+        self._model = None
+        self._adapters = {}
+
+    def _compute(self, work: list[Step], pieces: list[_Piece]) -> list[Logits]:
+        """One pass: the logits of each piece."""
+        with self._lock:
+            model = self._open_model()
+            sessions = [work[piece.step].session for piece in pieces]
+            rows = self._ops.Rows(
+                [
+                    cpu.Segment(session.cache, len(ids), _index(session.adapter), outputs)
+                    for session, (_, ids, outputs) in zip(sessions, pieces, strict=True)
+                ]
+            )
+            ids = pieces[0].ids if len(pieces) == 1 else np.concatenate([piece.ids for piece in pieces])
+            logits: Logits = self._family.forward(self._ops, model, ids, rows)
+            rows.commit()
+        ends = np.cumsum([piece.outputs for piece in pieces]).tolist()
+        return [logits[end - piece.outputs : end] for piece, end in zip(pieces, ends, strict=True)]
+
+    def _check_steps(self, work: list[Step]) -> None:
+        if len({id(step.session) for step in work}) != len(work):
+            raise ValueError("a session is in two steps")
+        for session, ids, outputs in work:
+            session.cache  # noqa: B018 - raises where the session is closed
+            if session.adapter is not None and session.adapter not in self._adapters:
+                raise EngineError(f"The session's adapter {session.adapter} is not loaded.", "Load it again.")
+            if len(ids) == 0:
+                raise ValueError("ids is empty")
+            if outputs is not None and not 0 <= outputs <= len(ids):
+                raise ValueError(f"outputs is {outputs}, for {len(ids)} ids")
+            self.check_capacity(session, session.length + len(ids))
+
+    def _check_adapter(self, adapter: int | None) -> None:
+        if adapter is not None and adapter not in self._adapters:
+            raise UsageError(f"There is no adapter {adapter}.", "load_adapter() returns the index of one.")
+
+    def _adapter_of(self, digest: bytes) -> int | None:
+        if digest == state.NO_ADAPTER:
+            return None
+        for index, adapter in self._adapters.items():
+            if adapter.digest == digest:
+                return index
+        raise BundleError("This session's state needs an adapter that is not loaded.", "Load the adapter first.")
+
+    def _check_context(self, capacity: int) -> int:
         if capacity > self.context_length:
             raise ContextError(
                 f"{capacity:,} tokens are asked for, the model's context holds {self.context_length:,}.",
                 "Ask a shorter question, or ask for fewer new tokens.",
             )
+        return capacity
+
+    def _new_cache(self, kind: str | None) -> cpu.KVCache:
+        if kind is not None and kind not in CACHE_TYPES:
+            raise UsageError(f"There is no kind of cache {kind!r}.", f"Choose one of {', '.join(CACHE_TYPES)}.")
+        cache: cpu.KVCache = self._ops.KVCache(*self._cache_shape(), kind or ("f32" if self._exact else "f16"))
+        return cache
+
+    def _cache_shape(self) -> tuple[int, int, int]:
         config = self._open_model().config
-        caches = [
-            cpu.KVCache(config.num_key_value_heads, config.head_dim, self._cache_type)
-            for _ in range(config.num_hidden_layers)
-        ]
-        return NativeSession(self, caches, capacity)
+        return config.num_hidden_layers, config.num_key_value_heads, config.head_dim
 
-    def forward(self, ids: Sequence[int], caches: list[cpu.KVCache], position: int, every: bool) -> Logits:
-        """Logits after `ids`, whose keys and values go into the caches from `position` on.
-
-        float32 `[1, vocab]`, or with `every` `[len(ids), vocab]`.
-        """
-        model = self._open_model()
-        tokens = np.asarray(ids, np.int64)
-        pieces: list[Logits] = []
-        for start in range(0, len(tokens), _CHUNK):
-            chunk = tokens[start : start + _CHUNK]
-            pieces.append(self._family.forward(self._ops, model, chunk, caches, position + start, every))
-        return np.concatenate(pieces) if every else pieces[-1]
-
-    def close(self) -> None:
-        """Let go of the weights. Closing twice is allowed."""
-        self._model = None
+    @cached_property
+    def _fingerprint(self) -> bytes:
+        return state.fingerprint([self._directory / "config.json", *self._directory.glob("*.safetensors")])
 
     def _open_model(self) -> Any:
         if self._model is None:
@@ -88,30 +268,26 @@ class NativeEngine:
         return self._model
 
 
-class NativeSession:
-    """One sequence and its KV cache; see `edgereason.engines.base.Session`."""
+def _index(adapter: int | None) -> int:
+    return cpu.NO_ADAPTER if adapter is None else adapter
 
-    def __init__(self, engine: NativeEngine, caches: list[cpu.KVCache], capacity: int) -> None:
-        self.length = 0
-        self._engine = engine
-        self._caches = caches
-        self._capacity = capacity
 
-    def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
-        """Append `ids`; see `edgereason.engines.base.Session`."""
-        if not self._caches:
-            raise EngineError("This session is closed.", "Start another one.")
-        if len(ids) == 0:
-            raise ValueError("ids is empty")
-        if self.length + len(ids) > self._capacity:
-            raise ContextError(
-                f"{self.length + len(ids):,} tokens do not fit into a session of {self._capacity:,}.",
-                "Start a session with more capacity.",
-            )
-        logits = self._engine.forward(ids, self._caches, self.length, every)
-        self.length += len(ids)
-        return logits
-
-    def close(self) -> None:
-        """Give the cache's memory back. Closing twice is allowed."""
-        self._caches = []
+def _passes(work: list[Step], tokens: list[npt.NDArray[np.int64]]) -> Iterator[list[_Piece]]:
+    """The steps cut into passes of at most `_CHUNK` rows, rows of one adapter beside each other."""
+    pieces: list[_Piece] = []
+    room = _CHUNK
+    for index in sorted(range(len(work)), key=lambda i: _index(work[i].session.adapter)):
+        ids, wanted = tokens[index], work[index].outputs
+        start = 0
+        while start < len(ids):
+            part = ids[start : start + room]
+            start += len(part)
+            behind = len(ids) - start
+            outputs = len(part) if wanted is None else min(max(wanted - behind, 0), len(part))
+            pieces.append(_Piece(index, part, outputs))
+            room -= len(part)
+            if room == 0:
+                yield pieces
+                pieces, room = [], _CHUNK
+    if pieces:
+        yield pieces

@@ -5,7 +5,6 @@ Also SmolLM2, TinyLlama and everything else whose `model_type` is `llama`. T is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from edgereason.errors import BundleError
 from edgereason.models import rope
 from edgereason.models.config import integer, number, refuse
+from edgereason.models.projections import Projection, Projections
 from edgereason.weights import Weights
 
 Float32 = npt.NDArray[np.float32]
@@ -64,6 +64,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Layer:
+    index: int
     input_layernorm: Float32  # [hidden]
     qkv_proj: Any  # [(heads + 2 kv_heads) d, hidden]
     o_proj: Any  # [hidden, heads d]
@@ -79,6 +80,7 @@ class Model:
     layers: list[Layer]
     norm: Float32  # [hidden]
     lm_head: Any  # [vocab, hidden]
+    projections: dict[str, Projection]
 
 
 def load(ops: ModuleType, weights: Weights) -> Model:
@@ -90,14 +92,12 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     c = Config.from_json(weights.config)
     q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
 
-    def linear(name: str, rows: int | tuple[int, ...], columns: int) -> Any:
-        try:
-            return ops.prepare(weights.linear(name, rows, columns))
-        except ValueError as error:
-            raise BundleError(f"{weights.directory}: {name} is damaged: {error}.", "Export the model again.") from error
+    linear = Projections(ops, weights)
 
-    def layer(name: str) -> Layer:
+    def layer(index: int) -> Layer:
+        name = f"model.layers.{index}"
         return Layer(
+            index=index,
             input_layernorm=weights.vector(f"{name}.input_layernorm", c.hidden_size),
             qkv_proj=linear(f"{name}.self_attn.qkv_proj", (q, kv, kv), c.hidden_size),
             o_proj=linear(f"{name}.self_attn.o_proj", c.hidden_size, q),
@@ -110,37 +110,36 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     return Model(
         config=c,
         embed_tokens=embed_tokens,
-        layers=[layer(f"model.layers.{i}") for i in range(c.num_hidden_layers)],
+        layers=[layer(index) for index in range(c.num_hidden_layers)],
         norm=weights.vector("model.norm", c.hidden_size),
         lm_head=embed_tokens if c.tie_word_embeddings else linear("lm_head", c.vocab_size, c.hidden_size),
+        projections=linear.found,
     )
 
 
-def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, cache: Any, position: int, angles: Any) -> Float32:
-    # x: [T, hidden], the tokens at position, position + 1, ...   angles: cos and sin, [T, d / 2] each
+def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angles: Any) -> Float32:
+    # x: [T, hidden]   rows: which sequence, position and adapter each row belongs to   angles: cos and sin, [T, d / 2]
     heads, kv_heads = c.num_attention_heads, c.num_key_value_heads
     h = ops.rms_norm(x, layer.input_layernorm, c.rms_norm_eps)
-    qkv = ops.linear(h, layer.qkv_proj).reshape(len(x), heads + 2 * kv_heads, c.head_dim)  # [T, heads + 2 kv_heads, d]
+    qkv = ops.linear(h, layer.qkv_proj, rows).reshape(len(x), heads + 2 * kv_heads, c.head_dim)
     ops.rope(qkv[:, : heads + kv_heads], *angles)
     q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
-    x = ops.linear(ops.attention(q, k, v, cache, position), layer.o_proj, add=x)
+    x = ops.linear(ops.attention(q, k, v, layer.index, rows), layer.o_proj, rows, add=x)
     h = ops.rms_norm(x, layer.post_attention_layernorm, c.rms_norm_eps)
-    y: Float32 = ops.linear(ops.swiglu(ops.linear(h, layer.gate_up_proj)), layer.down_proj, add=x)
+    y: Float32 = ops.linear(ops.swiglu(ops.linear(h, layer.gate_up_proj, rows)), layer.down_proj, rows, add=x)
     return y
 
 
-def forward(
-    ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], caches: Sequence[Any], position: int, every: bool
-) -> Float32:
-    """Append the tokens `ids [T]` at `position` to the caches, one per layer.
+def forward(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any) -> Float32:
+    """Compute the tokens `ids [T]`, each at its row's place; keys and values go to the rows' caches.
 
     Returns:
-        float32 logits `[1, vocab]` of what follows the last of them, or with `every` `[T, vocab]`.
+        float32 logits `[len(rows.outputs), vocab]` of what follows the rows whose logits are wanted.
     """
     c = model.config
-    angles = rope.angles(np.arange(position, position + len(ids)), c.inv_freq)
+    angles = rope.angles(rows.positions, c.inv_freq)
     x = ops.embedding(ids, model.embed_tokens)
-    for layer, cache in zip(model.layers, caches, strict=True):
-        x = block(ops, c, layer, x, cache, position, angles)
-    x = ops.rms_norm(x if every else x[-1:], model.norm, c.rms_norm_eps)
+    for layer in model.layers:
+        x = block(ops, c, layer, x, rows, angles)
+    x = ops.rms_norm(x[rows.outputs], model.norm, c.rms_norm_eps)
     return ops.linear(x, model.lm_head)  # type: ignore[no-any-return]

@@ -15,14 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.kernels.cpu import _cpu
-from edgereason.kernels.cpu._cpu import Weight
+from edgereason.kernels.cpu._cpu import KVCache, Weight
+from edgereason.kernels.cpu.adapters import LoraPart, attach, detach
+from edgereason.kernels.cpu.rows import NO_ADAPTER, Rows, Segment
 from edgereason.kernels.packing import BFloat16, PackedWeight
 
 __all__ = [
+    "NO_ADAPTER",
     "KVCache",
+    "LoraPart",
+    "Rows",
+    "Segment",
     "Weight",
+    "attach",
     "attention",
     "cpu_features",
+    "detach",
     "embedding",
     "isa",
     "isas",
@@ -37,7 +45,6 @@ __all__ = [
 ]
 
 Float32 = npt.NDArray[np.float32]
-KEYS = 16  # neighbouring keys that the cache interleaves
 
 
 def prepare(weight: PackedWeight | BFloat16 | npt.NDArray[Any]) -> Weight:
@@ -56,10 +63,13 @@ def prepare(weight: PackedWeight | BFloat16 | npt.NDArray[Any]) -> Weight:
     return Weight.float32(weight)
 
 
-def linear(x: Float32, weight: Weight, add: Float32 | None = None) -> Float32:
-    """`x [T, K]` times the transpose of `weight [N, K]`, plus `add [T, N]`: float32 `[T, N]`."""
+def linear(x: Float32, weight: Weight, rows: Rows | None = None, add: Float32 | None = None) -> Float32:
+    """`x [T, K]` times the transpose of `weight [N, K]`, plus `add [T, N]`: float32 `[T, N]`.
+
+    Where a row of `rows` has an adapter that is attached to this weight, `s (x A^T) B^T` is added to its result.
+    """
     y = np.empty((_rows(x, "x"), weight.rows), np.float32)
-    _cpu.linear(x, weight, add, y)
+    _cpu.linear(x, weight, None if rows is None else rows.native, add, y)
     return y
 
 
@@ -92,55 +102,22 @@ def swiglu(gate_up: Float32) -> Float32:
     return y
 
 
-class KVCache:
-    """Keys and values of one sequence in one layer; it grows as the sequence does.
-
-    Attributes:
-        keys: `[kv_heads, capacity / 16, d, 16]`: sixteen neighbouring keys are interleaved, so that their scores are
-            computed side by side.
-        values: `[kv_heads, capacity, d]`.
-    """
-
-    def __init__(self, kv_heads: int, head_dim: int, dtype: npt.DTypeLike = np.float16) -> None:
-        """An empty cache of `dtype` float16 or float32."""
-        self.keys = np.empty((kv_heads, 0, head_dim, KEYS), dtype)
-        self.values = np.empty((kv_heads, 0, head_dim), dtype)
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that fit before the cache has to grow."""
-        return int(self.values.shape[1])
-
-    def reserve(self, length: int) -> None:
-        """Make room for `length` tokens, at least half as many again as before if there is too little."""
-        if length <= self.capacity:
-            return
-        blocks = -(-max(length, self.capacity * 3 // 2) // KEYS)
-        self.keys = _grown(self.keys, blocks)
-        self.values = _grown(self.values, blocks * KEYS)
-
-
-def attention(q: Float32, k: Float32, v: Float32, cache: KVCache, position: int, scale: float | None = None) -> Float32:
-    """Append keys and values to the cache and attend to all keys up to each query's own: float32 `[T, heads * d]`.
+def attention(q: Float32, k: Float32, v: Float32, layer: int, rows: Rows, scale: float | None = None) -> Float32:
+    """Append keys and values to the rows' caches; attend to all keys up to each row's own: float32 `[T, heads * d]`.
 
     Args:
         q: `[T, heads, d]`; queries h * g .. h * g + g - 1 share KV head h (grouped-query attention, arXiv 2305.13245).
             Rows may lie apart, here and below.
         k: `[T, kv_heads, d]`.
         v: `[T, kv_heads, d]`.
-        cache: Holds the tokens before `position`; what it holds from there on is overwritten.
-        position: Where in the sequence the first of the T rows stands.
+        layer: Which of the caches' layers to use.
+        rows: The sequence of each row. A sequence's rows see those before them and what its cache holds, nothing else.
         scale: Of the scores; `1 / sqrt(d)` when None.
     """
-    rows, heads, head_dim = q.shape if isinstance(q, np.ndarray) and q.ndim == 3 else _refuse(q)
-    if position < 0:
-        raise ValueError(f"position has to be at least 0, not {position}")
-    cache.reserve(position + rows)
-    y = np.empty((rows, heads, head_dim), np.float32)
-    half = cache.keys.dtype == np.float16
-    factor = 1 / math.sqrt(head_dim) if scale is None else scale
-    _cpu.attention(q, k, v, cache.keys, cache.values, half, position, factor, y)
-    return y.reshape(rows, heads * head_dim)
+    count, heads, head_dim = q.shape if isinstance(q, np.ndarray) and q.ndim == 3 else _refuse(q)
+    y = np.empty((count, heads, head_dim), np.float32)
+    _cpu.attention(q, k, v, layer, rows.native, 1 / math.sqrt(head_dim) if scale is None else scale, y)
+    return y.reshape(count, heads * head_dim)
 
 
 def isa() -> str:
@@ -192,10 +169,3 @@ def _rows(array: npt.NDArray[np.generic], name: str) -> int:
 
 def _refuse(q: object) -> tuple[int, int, int]:
     raise ValueError(f"q has to be an array [T, heads, d], not {getattr(q, 'shape', type(q).__name__)}")
-
-
-def _grown(array: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
-    """A copy with `size` entries along axis 1, the new ones not initialized."""
-    grown = np.empty((array.shape[0], size, *array.shape[2:]), array.dtype)
-    grown[:, : array.shape[1]] = array
-    return grown

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,18 +24,61 @@ class Weight:
     def rows(self) -> int: ...
     @property
     def columns(self) -> int: ...
+    def attach(
+        self, index: int, down: npt.NDArray[Any], parts: Sequence[tuple[npt.NDArray[Any], int, float]]
+    ) -> None: ...
+    def detach(self, index: int) -> None: ...
+
+class KVCache:
+    """Keys and values of one sequence in all layers, in pages of 64 tokens that forks share.
+
+    `type` is `f32`, `f16`, or `int8` with a scale for each token and head. It grows as the sequence does.
+    """
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, type: str) -> None: ...
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def nbytes(self) -> int:
+        """Memory of its pages, those included that forks share."""
+
+    def fork(self) -> KVCache:
+        """A cache with the same tokens, which can go on differently; only its last page is copied, when it does."""
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on. Raises `ValueError` where there are fewer."""
+
+    def state_bytes(self, length: int) -> int:
+        """Bytes of the state of `length` tokens."""
+
+    def save(self, state: npt.NDArray[np.uint8]) -> None:
+        """Write the tokens' keys and values to `state [state_bytes(length)]`.
+
+        For each layer and KV head: keys `[length, head_dim]`, values `[length, head_dim]`, with int8 also the keys'
+        scales float32 `[length]` and the values'.
+        """
+
+    def load(self, state: npt.NDArray[np.uint8], length: int) -> None:
+        """Replace the tokens by those of a saved state."""
+
+class Rows:
+    def __init__(self, segments: Sequence[tuple[KVCache, int, int]]) -> None: ...
+    @property
+    def total(self) -> int: ...
+    def commit(self) -> None: ...
 
 _F32 = npt.NDArray[np.float32]
-_Half = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
-def linear(x: _F32, weight: Weight, add: _F32 | None, y: _F32) -> None: ...
+def linear(x: _F32, weight: Weight, rows: Rows | None, add: _F32 | None, y: _F32) -> None: ...
 def embedding(ids: npt.NDArray[np.int64], weight: Weight, y: _F32) -> None: ...
 def rms_norm(x: _F32, weight: _F32, eps: float, y: _F32) -> None: ...
 def rope(x: _F32, cos: _F32, sin: _F32) -> None: ...
 def swiglu(gate_up: _F32, y: _F32) -> None: ...
-def attention(
-    q: _F32, k: _F32, v: _F32, keys: _Half, values: _Half, half: bool, position: int, scale: float, y: _F32
-) -> None: ...
+def attention(q: _F32, k: _F32, v: _F32, layer: int, rows: Rows, scale: float, y: _F32) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def use_isa(name: str) -> None: ...

@@ -43,7 +43,7 @@ struct DotFor<true> {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avx2",   kTileRows, kByteOrigin, quantize, packed,    dense,
+const Kernels kTable = {"avx2",   kTileRows, kByteOrigin, quantize, packed,    dense,   update,
                         rms_norm, rope,      swiglu,      append,   attention, to_float};
 
 }  // namespace

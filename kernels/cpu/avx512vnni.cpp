@@ -26,6 +26,9 @@ struct Vec {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
   }
+  static reg load_s8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   static reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
   static reg sub(reg a, reg b) { return _mm512_sub_ps(a, b); }
   static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
@@ -194,7 +197,7 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scrat
   job.w.zeros ? packed_typed<true>(job, begin, end, scratch) : packed_typed<false>(job, begin, end, scratch);
 }
 
-const Kernels kTable = {"avx512vnni", kTileRows, 0,      quantize, packed,    dense,
+const Kernels kTable = {"avx512vnni", kTileRows, 0,      quantize, packed,    dense,   update,
                         rms_norm,     rope,      swiglu, append,   attention, to_float};
 
 }  // namespace

@@ -23,7 +23,7 @@ struct DotFor {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,
+const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,   update,
                         rms_norm,  rope,      swiglu,      append,   attention, to_float};
 
 }  // namespace

@@ -1,8 +1,8 @@
 // The float operations, written once over the vector type `Vec` of an instruction set.
 //
 // A unit includes this inside its anonymous namespace after defining `Vec`:
-//   reg, lanes, registers; zero, set1, load, store, load_f16, store_f16, load_bf16; add, sub, mul, div, fma (a * b +
-//   c), max; sum and highest over the lanes; round, and scale (v 2^n) for exp.
+//   reg, lanes, registers; zero, set1, load, store, load_f16, store_f16, load_bf16, load_s8; add, sub, mul, div, fma (a
+//   * b + c), max; sum and highest over the lanes; round, and scale (v 2^n) for exp.
 // and <math.h>, <string.h> and "kernels.h" outside of it.
 
 using reg = Vec::reg;
@@ -61,6 +61,12 @@ struct Elements<Type::f16> {
   static void store(uint16_t* p, reg v) { Vec::store_f16(p, v); }
   static float get(uint16_t v) { return from_f16(v); }
   static uint16_t put(float v) { return to_f16(v); }
+};
+template <>
+struct Elements<Type::s8> {
+  using type = int8_t;
+  static reg load(const int8_t* p) { return Vec::load_s8(p); }
+  static float get(int8_t v) { return v; }
 };
 template <>
 struct Elements<Type::bf16> {
@@ -137,6 +143,55 @@ void dense(const DenseProduct& job, int64_t begin, int64_t end) {
       return dense_typed<Type::f16>(job, begin, end);
     case Type::bf16:
       return dense_typed<Type::bf16>(job, begin, end);
+    case Type::s8:  // such weights are packed
+      return;
+  }
+}
+
+// RM rows of one panel. The result of a row does not depend on the rows beside it.
+template <Type T, int RM>
+void update_tile(const LowRankUpdate& job, int64_t panel, int64_t m) {
+  using E = Elements<T>;
+  constexpr int kParts = kPanel / kLanes;
+  const auto* up = static_cast<const typename E::type*>(job.up) + (panel - job.first) * job.rank * kPanel;
+  const float* h = job.h + m * job.h_stride;
+  reg sums[RM][kParts];
+  for (int i = 0; i < RM; i++)
+    for (int p = 0; p < kParts; p++) sums[i][p] = Vec::zero();
+  for (int64_t r = 0; r < job.rank; r++)
+    for (int p = 0; p < kParts; p++) {
+      const reg line = E::load(up + r * kPanel + p * kLanes);
+      for (int i = 0; i < RM; i++) sums[i][p] = Vec::fma(line, Vec::set1(h[i * job.h_stride + r]), sums[i][p]);
+    }
+  const int64_t left = job.columns - panel * kPanel, count = left < kPanel ? left : kPanel;
+  for (int i = 0; i < RM; i++) {
+    float change[kPanel], *y = job.y + (m + i) * job.columns + panel * kPanel;
+    for (int p = 0; p < kParts; p++) Vec::store(change + p * kLanes, Vec::mul(sums[i][p], Vec::set1(job.scale)));
+    for (int64_t n = 0; n < count; n++) y[n] += change[n];
+  }
+}
+
+template <Type T>
+void update_typed(const LowRankUpdate& job, int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; panel++) {
+    int64_t m = 0;
+    for (; m + 4 <= job.m; m += 4) update_tile<T, 4>(job, panel, m);
+    for (; m < job.m; m++) update_tile<T, 1>(job, panel, m);
+  }
+}
+
+void update(const LowRankUpdate& job, int64_t begin, int64_t end) {
+  begin = begin > job.first ? begin : job.first;
+  end = end < job.last ? end : job.last;
+  switch (job.type) {
+    case Type::f32:
+      return update_typed<Type::f32>(job, begin, end);
+    case Type::f16:
+      return update_typed<Type::f16>(job, begin, end);
+    case Type::bf16:
+      return update_typed<Type::bf16>(job, begin, end);
+    case Type::s8:
+      return;
   }
 }
 
@@ -157,6 +212,8 @@ void to_float(const void* data, Type type, int64_t count, float* y) {
       return to_float_typed<Type::f16>(data, count, y);
     case Type::bf16:
       return to_float_typed<Type::bf16>(data, count, y);
+    case Type::s8:
+      return;
   }
 }
 
@@ -210,32 +267,70 @@ void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
 
 // ---- attention -----------------------------------------------------------------------------------------------------
 
+// One token's key or value of one head, elements `stride` apart.
+template <Type T>
+void put(const float* x, int64_t dim, typename Elements<T>::type* out, int64_t stride, float*) {
+  int64_t d = 0;
+  for (; stride == 1 && d + kLanes <= dim; d += kLanes) Elements<T>::store(out + d, Vec::load(x + d));
+  for (; d < dim; d++) out[d * stride] = Elements<T>::put(x[d]);
+}
+
+// The same in 8 bits: absmax / 127 is the scale.
+template <>
+void put<Type::s8>(const float* x, int64_t dim, int8_t* out, int64_t stride, float* scale) {
+  float highest = 0;
+  for (int64_t d = 0; d < dim; d++) highest = fabsf(x[d]) > highest ? fabsf(x[d]) : highest;
+  const float inverse = highest > 1e-30f ? 127.f / highest : 0.f;
+  *scale = highest / 127.f;
+  for (int64_t d = 0; d < dim; d++) {
+    const float v = nearbyintf(x[d] * inverse);
+    out[d * stride] = int8_t(v >= -127.f && v <= 127.f ? int(v) : 0);
+  }
+}
+
+// One KV head's part of a page.
+template <Type T>
+struct Head {
+  using element = typename Elements<T>::type;
+  element *keys, *values;
+  float* scales;
+
+  Head(const Attention& job, int64_t kv_head, int64_t position) {
+    uint8_t* page = job.pages[position / kPage] + job.layer_offset + kv_head * job.head_bytes;
+    keys = reinterpret_cast<element*>(page);
+    values = keys + kPage * job.dim;
+    scales = reinterpret_cast<float*>(values + kPage * job.dim);
+  }
+};
+
 template <Type T>
 void append_typed(const Attention& job, const float* k, const float* v, int64_t k_stride, int64_t v_stride,
                   int64_t begin, int64_t end) {
-  using E = Elements<T>;
-  auto* keys = static_cast<typename E::type*>(job.k);
-  auto* values = static_cast<typename E::type*>(job.v);
   for (int64_t h = 0; h < job.kv_heads; h++)
     for (int64_t t = begin; t < end; t++) {
-      const int64_t slot = h * job.capacity + job.position + t;
-      auto* key = keys + slot / kKeys * kKeys * job.dim + slot % kKeys;  // capacity is a multiple of kKeys
-      auto* value = values + slot * job.dim;
-      const float *kt = k + t * k_stride + h * job.dim, *vt = v + t * v_stride + h * job.dim;
-      for (int64_t d = 0; d < job.dim; d++) key[d * kKeys] = E::put(kt[d]);
-      int64_t d = 0;
-      for (; d + kLanes <= job.dim; d += kLanes) E::store(value + d, Vec::load(vt + d));
-      for (; d < job.dim; d++) value[d] = E::put(vt[d]);
+      const Head<T> head(job, h, job.position + t);
+      const int64_t slot = (job.position + t) % kPage;
+      put<T>(k + t * k_stride + h * job.dim, job.dim, head.keys + slot / kKeys * kKeys * job.dim + slot % kKeys, kKeys,
+             head.scales + slot);
+      put<T>(v + t * v_stride + h * job.dim, job.dim, head.values + slot * job.dim, 1, head.scales + kPage + slot);
     }
 }
 
 void append(const Attention& job, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
             int64_t end) {
-  if (job.type == Type::f16) return append_typed<Type::f16>(job, k, v, k_stride, v_stride, begin, end);
-  append_typed<Type::f32>(job, k, v, k_stride, v_stride, begin, end);
+  switch (job.type) {
+    case Type::f32:
+      return append_typed<Type::f32>(job, k, v, k_stride, v_stride, begin, end);
+    case Type::f16:
+      return append_typed<Type::f16>(job, k, v, k_stride, v_stride, begin, end);
+    case Type::s8:
+      return append_typed<Type::s8>(job, k, v, k_stride, v_stride, begin, end);
+    case Type::bf16:
+      return;
+  }
 }
 
-// Q queries over the keys of one KV head; query i sees `lengths[i]` keys. Softmax runs over blocks of 64 keys with a
+// Q queries over the keys of one KV head; query i sees `lengths[i]` keys. Softmax runs over pages of 64 keys with a
 // running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135).
 template <Type T, int Q>
 struct Queries {
@@ -243,14 +338,15 @@ struct Queries {
   using element = typename E::type;
   static constexpr int kParts = kKeys / kLanes;
 
-  const element *keys, *values;  // of the KV head
+  const Attention* job;
+  int64_t kv_head;
   int64_t dim;
   float scale;
   const float* q[Q];
   float* y[Q];
   int64_t lengths[Q];
   float highest[Q], sums[Q];
-  float* weights;  // [Q, kKeyBlock]: scores, then their exponentials
+  float* weights;  // [Q, kPage]: scores, then their exponentials
   float* mixed;    // [Q, dim]: the weighted sum of values so far
 
   void run() {
@@ -261,18 +357,23 @@ struct Queries {
       longest = lengths[i] > longest ? lengths[i] : longest;
     }
     memset(mixed, 0, sizeof(float) * size_t(Q * dim));
-    for (int64_t start = 0; start < longest; start += kKeyBlock) {
-      const int64_t count = longest - start < kKeyBlock ? longest - start : kKeyBlock;
-      for (int64_t s = 0; s < count; s += kKeys) score(start + s, weights + s);
+    for (int64_t start = 0; start < longest; start += kPage) {
+      const int64_t count = longest - start < kPage ? longest - start : kPage;
+      const Head<T> head(*job, kv_head, start);
+      for (int64_t s = 0; s < count; s += kKeys) score(head, s);
       for (int i = 0; i < Q; i++) soften(i, lengths[i] - start < count ? lengths[i] - start : count, count);
-      mix(start, count);
+      if constexpr (T == Type::s8)
+        for (int i = 0; i < Q; i++)
+          for (int64_t s = 0; s < count; s++) weights[i * kPage + s] *= head.scales[kPage + s];
+      mix(head.values, count);
     }
     for (int i = 0; i < Q; i++)
       for (int64_t d = 0; d < dim; d++) y[i][d] = mixed[i * dim + d] / sums[i];
   }
 
-  void score(int64_t start, float* out) {
-    const element* block = keys + start * dim;
+  // Scores of the sixteen keys from s on.
+  void score(const Head<T>& head, int64_t s) {
+    const element* block = head.keys + s * dim;
     reg total[Q][kParts];
     for (int i = 0; i < Q; i++)
       for (int p = 0; p < kParts; p++) total[i][p] = Vec::zero();
@@ -281,46 +382,46 @@ struct Queries {
         const reg k = E::load(block + d * kKeys + p * kLanes);
         for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(k, Vec::set1(q[i][d]), total[i][p]);
       }
-    for (int i = 0; i < Q; i++)
-      for (int p = 0; p < kParts; p++)
-        Vec::store(out + i * kKeyBlock + p * kLanes, Vec::mul(total[i][p], Vec::set1(scale)));
+    for (int p = 0; p < kParts; p++) {
+      reg factor = Vec::set1(scale);
+      if constexpr (T == Type::s8) factor = Vec::mul(factor, Vec::load(head.scales + s + p * kLanes));
+      for (int i = 0; i < Q; i++) Vec::store(weights + i * kPage + s + p * kLanes, Vec::mul(total[i][p], factor));
+    }
   }
 
   // Scores of query i to weights; of the block's `count` keys it sees the first `visible` (none when <= 0).
   void soften(int i, int64_t visible, int64_t count) {
-    float* w = weights + i * kKeyBlock;
+    float* w = weights + i * kPage;
     // Lanes beyond the last key come from memory that was never written: replaced, never computed with.
-    for (int64_t s = visible > 0 ? visible : 0; s < kKeyBlock; s++) w[s] = -INFINITY;
+    for (int64_t s = visible > 0 ? visible : 0; s < kPage; s++) w[s] = -INFINITY;
     if (visible <= 0) {
       for (int64_t s = 0; s < count; s++) w[s] = 0;
       return;
     }
     reg top = Vec::load(w);
-    for (int s = kLanes; s < kKeyBlock; s += kLanes) top = Vec::max(top, Vec::load(w + s));
+    for (int s = kLanes; s < kPage; s += kLanes) top = Vec::max(top, Vec::load(w + s));
     const float before = highest[i], now = Vec::highest(top);
     highest[i] = before > now ? before : now;
     const float correction = expf(before - highest[i]);
     reg sum = Vec::zero();
-    for (int s = 0; s < kKeyBlock; s += kLanes) {
+    for (int s = 0; s < kPage; s += kLanes) {
       const reg e = exponential(Vec::sub(Vec::load(w + s), Vec::set1(highest[i])));
       Vec::store(w + s, e);
     }
-    for (int64_t s = visible; s < kKeyBlock; s++) w[s] = 0;
-    for (int s = 0; s < kKeyBlock; s += kLanes) sum = Vec::add(sum, Vec::load(w + s));
+    for (int64_t s = visible; s < kPage; s++) w[s] = 0;
+    for (int s = 0; s < kPage; s += kLanes) sum = Vec::add(sum, Vec::load(w + s));
     sums[i] = sums[i] * correction + Vec::sum(sum);
     if (correction != 1.f)
       for (int64_t d = 0; d < dim; d++) mixed[i * dim + d] *= correction;
   }
 
-  void mix(int64_t start, int64_t count) {
-    const element* block = values + start * dim;
+  void mix(const element* block, int64_t count) {
     int64_t d = 0;
     for (; d + 2 * kLanes <= dim; d += 2 * kLanes) mix_lanes<2>(block, d, count);
     for (; d + kLanes <= dim; d += kLanes) mix_lanes<1>(block, d, count);
     for (; d < dim; d++)
       for (int i = 0; i < Q; i++)
-        for (int64_t s = 0; s < count; s++)
-          mixed[i * dim + d] += weights[i * kKeyBlock + s] * E::get(block[s * dim + d]);
+        for (int64_t s = 0; s < count; s++) mixed[i * dim + d] += weights[i * kPage + s] * E::get(block[s * dim + d]);
   }
 
   template <int P>
@@ -331,7 +432,7 @@ struct Queries {
     for (int64_t s = 0; s < count; s++)
       for (int p = 0; p < P; p++) {
         const reg v = E::load(block + s * dim + d + p * kLanes);
-        for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(v, Vec::set1(weights[i * kKeyBlock + s]), total[i][p]);
+        for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(v, Vec::set1(weights[i * kPage + s]), total[i][p]);
       }
     for (int i = 0; i < Q; i++)
       for (int p = 0; p < P; p++) Vec::store(mixed + i * dim + d + p * kLanes, total[i][p]);
@@ -343,13 +444,12 @@ template <Type T, int Q>
 void attend(const Attention& job, int64_t kv_head, int64_t begin, int64_t index, float* scratch) {
   const int64_t group = job.heads / job.kv_heads;
   Queries<T, Q> task;
-  const auto offset = kv_head * job.capacity * job.dim;
-  task.keys = static_cast<const typename Elements<T>::type*>(job.k) + offset;
-  task.values = static_cast<const typename Elements<T>::type*>(job.v) + offset;
+  task.job = &job;
+  task.kv_head = kv_head;
   task.dim = job.dim;
   task.scale = job.scale;
   task.weights = scratch;
-  task.mixed = scratch + Q * kKeyBlock;
+  task.mixed = scratch + Q * kPage;
   for (int i = 0; i < Q; i++) {
     const int64_t row = begin + (index + i) / group, head = kv_head * group + (index + i) % group;
     task.q[i] = job.q + row * job.q_stride + head * job.dim;
@@ -375,6 +475,14 @@ void attention_typed(const Attention& job, int64_t kv_head, int64_t begin, int64
 }
 
 void attention(const Attention& job, int64_t kv_head, int64_t begin, int64_t end, float* scratch) {
-  if (job.type == Type::f16) return attention_typed<Type::f16>(job, kv_head, begin, end, scratch);
-  attention_typed<Type::f32>(job, kv_head, begin, end, scratch);
+  switch (job.type) {
+    case Type::f32:
+      return attention_typed<Type::f32>(job, kv_head, begin, end, scratch);
+    case Type::f16:
+      return attention_typed<Type::f16>(job, kv_head, begin, end, scratch);
+    case Type::s8:
+      return attention_typed<Type::s8>(job, kv_head, begin, end, scratch);
+    case Type::bf16:
+      return;
+  }
 }

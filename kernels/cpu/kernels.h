@@ -11,7 +11,7 @@ namespace edgereason {
 constexpr int kPanel = 16;  // output rows of a packed block
 constexpr int kBlock = 32;  // inputs of a packed block, and of a group of quantized activations
 
-enum class Type { f32, f16, bf16 };
+enum class Type { f32, f16, bf16, s8 };
 
 // Quantized weights, w[n, k] = scale[n, g] * (q[n, k] - zero[n, g]), in blocks of 16 output rows by 32 inputs.
 //
@@ -61,30 +61,45 @@ struct DenseProduct {
   float* y;
 };
 
-// Attention of the rows t = 0 .. rows - 1 at positions position + t over a cache that holds all keys up to them.
+// Adds a low-rank product to some panels of y, for the rows of one adapter:
+//   y [m, 16 p + n] += scale * sum_r h [m, r] up [p - first, r, n]        for first <= p < last
+// where h is x times the adapter's other half.
+struct LowRankUpdate {
+  const float* h;  // rows h_stride apart
+  int64_t h_stride;
+  const void* up;  // [last - first, rank, 16]
+  Type type;
+  int64_t rank, first, last;
+  float scale;
+  int64_t m;
+  float* y;  // [m, columns]
+  int64_t columns;
+};
+
+// Attention of some rows of one sequence, t = 0 .. rows - 1 at positions position + t, over a cache that holds all keys
+// up to them in pages of 64 tokens. A page has, for each layer and KV head, `head_bytes` with
 //
-//   q  [rows, heads, dim]                          rows q_stride apart
-//   k  [kv_heads, capacity / 16, dim, 16]          sixteen keys interleaved: a score is a sum over lanes that needs no
-//   v  [kv_heads, capacity, dim]                   horizontal addition, and one load of keys serves all query heads
-//   y  [rows, heads, dim]
+//   keys    [4, dim, 16]    sixteen keys interleaved: a score is a sum over lanes that needs no horizontal addition,
+//   values  [64, dim]       and one load of keys serves all query heads
+//   scales  f32 [2, 64]     s8 only: of each key, and of each value
 struct Attention {
-  const float* q;
+  const float* q;  // [rows, heads, dim], rows q_stride apart
   int64_t q_stride;
-  void* k;
-  void* v;
-  Type type;  // of the cache: f32 or f16
-  float* y;
-  int64_t rows, heads, kv_heads, dim, capacity, position;
+  uint8_t* const* pages;
+  int64_t layer_offset, head_bytes;  // the layer's place in a page, and a head's size
+  Type type;                         // of the cache: f32, f16 or s8
+  float* y;                          // [rows, heads, dim]
+  int64_t rows, heads, kv_heads, dim, position;
   float scale;
 };
-constexpr int kKeys = 16;      // keys interleaved in the cache
-constexpr int kKeyBlock = 64;  // keys between two updates of the running softmax
-constexpr int kQueries = 4;    // queries that share the loads of keys and values
+constexpr int kKeys = 16;    // keys interleaved in the cache
+constexpr int kPage = 64;    // tokens of a page, and keys between two updates of the running softmax
+constexpr int kQueries = 4;  // queries that share the loads of keys and values
 constexpr int kMaxHeadDim = 512;
 
 // The most queries of one attention task, and the floats of scratch that it needs.
 constexpr int kTaskQueries = 16;
-constexpr int kAttentionScratch = kQueries * (kKeyBlock + kMaxHeadDim);
+constexpr int kAttentionScratch = kQueries * (kPage + kMaxHeadDim);
 
 struct Kernels {
   const char* name;
@@ -98,6 +113,8 @@ struct Kernels {
   void (*packed)(const PackedProduct&, int64_t begin, int64_t end, uint8_t* scratch);
   // Output rows begin <= n < end.
   void (*dense)(const DenseProduct&, int64_t begin, int64_t end);
+  // Panels begin <= p < end.
+  void (*update)(const LowRankUpdate&, int64_t begin, int64_t end);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* y);
   // x [rows, heads, dim] in place, rows x_stride apart; cos and sin [rows, dim / 2]. Halves rotate against each other.
   void (*rope)(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads,

@@ -1,166 +1,28 @@
-// The Python module `_cpu`: takes arrays through the buffer protocol, checks them, and calls the operations without the
-// interpreter's lock. Every message names the argument.
+// The Python module `_cpu`: checks arguments and calls the operations without the interpreter's lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
-#include <optional>
+#include <new>
 #include <string>
 
+#include "array.h"
 #include "isa.h"
 #include "operations.h"
+#include "rows.h"
 #include "threads.h"
+#include "weight.h"
 
 namespace nb = nanobind;
 
 namespace edgereason {
 namespace {
 
-[[noreturn]] void bad_value(const std::string& message) {
-  throw nb::value_error(message.c_str());
-}
-[[noreturn]] void bad_type(const std::string& message) {
-  throw nb::type_error(message.c_str());
-}
-
-std::string shape_text(const int64_t* shape, int ndim) {
-  std::string text = "[";
-  for (int i = 0; i < ndim; i++) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-// A borrowed array. All dimensions but the first are contiguous.
-class Array {
- public:
-  // `format` is the element's letter in Python's struct module: B, H, e, f or q.
-  Array(nb::handle object, const char* name, char format, int ndim, bool writable = false) : name_(name) {
-    const int flags = PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) {
-      PyErr_Clear();
-      bad_type(name_ + " has to be a" + (writable ? " writable" : "n") + " array");
-    }
-    try {
-      check(format, ndim);
-    } catch (...) {
-      PyBuffer_Release(&view_);
-      throw;
-    }
-  }
-  ~Array() { PyBuffer_Release(&view_); }
-  Array(const Array&) = delete;
-  Array& operator=(const Array&) = delete;
-
-  template <class T>
-  T* data() const {
-    return static_cast<T*>(view_.buf);
-  }
-  int64_t shape(int i) const { return int64_t(view_.shape[i]); }
-  int64_t row_stride() const { return shape(0) > 1 ? int64_t(view_.strides[0] / view_.itemsize) : row_size(); }
-
-  void expect(std::initializer_list<int64_t> shape) const {
-    if (std::equal(shape.begin(), shape.end(), view_.shape)) return;
-    std::vector<int64_t> found(view_.shape, view_.shape + view_.ndim);
-    bad_value(name_ + " has to be " + shape_text(shape.begin(), int(shape.size())) + ", not " +
-              shape_text(found.data(), view_.ndim));
-  }
-  void expect_contiguous() const {
-    if (row_stride() != row_size()) bad_value(name_ + " has to be contiguous");
-  }
-
- private:
-  int64_t row_size() const {
-    int64_t size = 1;
-    for (int i = 1; i < view_.ndim; i++) size *= shape(i);
-    return size;
-  }
-
-  void check(char format, int ndim) const {
-    // numpy names 64-bit integers "l" or "q", whichever is the platform's.
-    const char* f = view_.format ? view_.format : "B";
-    const bool matches = f[1] == 0 && (f[0] == format || (format == 'q' && f[0] == 'l' && view_.itemsize == 8));
-    if (!matches) {
-      const char* types[] = {"B", "uint8", "H", "uint16", "e", "float16", "f", "float32", "q", "int64"};
-      std::string wanted;
-      for (int i = 0; i < 10; i += 2)
-        if (types[i][0] == format) wanted = types[i + 1];
-      bad_type(name_ + " has to be " + wanted);
-    }
-    if (view_.ndim != ndim)
-      bad_value(name_ + " has to have " + std::to_string(ndim) + " dimensions, not " + std::to_string(view_.ndim));
-    int64_t expected = int64_t(view_.itemsize);
-    for (int i = ndim - 1; i > 0; i--) {
-      if (shape(i) > 1 && view_.strides[i] != expected) bad_value(name_ + " has to be contiguous");
-      expected *= shape(i);
-    }
-    if (shape(0) > 1 && (view_.strides[0] < expected || view_.strides[0] % view_.itemsize))
-      bad_value(name_ + " has to be contiguous");
-  }
-
-  std::string name_;
-  Py_buffer view_;
-};
-
-using ArrayPointer = std::unique_ptr<Array>;
-
-// A checked weight that keeps its arrays alive: checked once, used by every token.
-class Weight {
- public:
-  Weight(nb::handle qweight, nb::handle scales, nb::handle zeros, int64_t rows, int64_t columns, int bits) {
-    if (bits != 4 && bits != 8) bad_value("bits has to be 4 or 8, not " + std::to_string(bits));
-    if (rows < 1 || columns < 1) bad_value("rows and columns have to be at least 1");
-    const Array& q = hold(qweight, "qweight", 'B', 3);
-    const int64_t panels = (rows + kPanel - 1) / kPanel, blocks = q.shape(1);
-    q.expect({panels, blocks, kPanel * kBlock * bits / 8});
-    const Array& s = hold(scales, "scales", 'e', 3);
-    const int64_t groups = s.shape(1);
-    s.expect({panels, groups, kPanel});
-    if (groups < 1 || blocks % groups || blocks * kBlock < columns || (blocks - blocks / groups) * kBlock >= columns)
-      bad_value("scales of " + std::to_string(groups) + " groups do not fit " + std::to_string(blocks) +
-                " blocks of 32 columns and " + std::to_string(columns) + " columns");
-    const uint8_t* z = nullptr;
-    if (!zeros.is_none()) {
-      const Array& array = hold(zeros, "zeros", 'B', 3);
-      array.expect({panels, groups, kPanel});
-      z = array.data<const uint8_t>();
-    }
-    packed_ =
-        PackedWeight{q.data<const uint8_t>(), s.data<const uint16_t>(), z, rows, columns, panels, blocks, groups, bits};
-  }
-
-  Weight(nb::handle data, char format) {
-    const Array& array = hold(data, "weight", format, 2);
-    dense_ = DenseWeight{array.data<const void>(),
-                         format == 'f'   ? Type::f32
-                         : format == 'e' ? Type::f16
-                                         : Type::bf16,
-                         array.shape(0), array.shape(1)};
-  }
-
-  Weight(const Weight&) = delete;
-
-  int64_t rows() const { return packed_ ? packed_->rows : dense_->rows; }
-  int64_t columns() const { return packed_ ? packed_->columns : dense_->columns; }
-
-  template <class F>
-  void visit(F&& f) const {
-    packed_ ? f(*packed_) : f(*dense_);
-  }
-
- private:
-  const Array& hold(nb::handle object, const char* name, char format, int ndim) {
-    arrays_.push_back(std::make_unique<Array>(object, name, format, ndim));
-    arrays_.back()->expect_contiguous();
-    return *arrays_.back();
-  }
-
-  std::vector<ArrayPointer> arrays_;
-  std::optional<PackedWeight> packed_;
-  std::optional<DenseWeight> dense_;
-};
-
-void py_linear(nb::handle x_object, const Weight& weight, nb::handle add_object, nb::handle y_object) {
+void py_linear(nb::handle x_object, const Weight& weight, const Rows* rows, nb::handle add_object,
+               nb::handle y_object) {
   const Array x(x_object, "x", 'f', 2), y(y_object, "y", 'f', 2, true);
   const int64_t m = x.shape(0);
   x.expect({m, weight.columns()});
@@ -172,9 +34,12 @@ void py_linear(nb::handle x_object, const Weight& weight, nb::handle add_object,
     add = std::make_unique<Array>(add_object, "add", 'f', 2);
     add->expect({m, weight.rows()});
   }
+  if (rows && rows->total() != m)
+    bad_value("rows has " + std::to_string(rows->total()) + " rows, x " + std::to_string(m));
+  const AdapterRuns runs = rows ? rows->runs(weight) : AdapterRuns();
   nb::gil_scoped_release release;
   weight.visit([&](const auto& w) {
-    linear(w, x.data<const float>(), m, add ? add->data<const float>() : nullptr, add ? add->row_stride() : 0,
+    linear(w, x.data<const float>(), m, add ? add->data<const float>() : nullptr, add ? add->row_stride() : 0, runs,
            y.data<float>());
   });
 }
@@ -224,45 +89,62 @@ void py_swiglu(nb::handle gate_up_object, nb::handle y_object) {
   swiglu(gate_up.data<const float>(), gate_up.shape(0), gate_up.shape(1) / 2, y.data<float>());
 }
 
-void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object, nb::handle keys_object,
-                  nb::handle values_object, bool half, int64_t position, float scale, nb::handle y_object) {
-  const char format = half ? 'e' : 'f';
+void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object, int64_t layer, const Rows& rows,
+                  float scale, nb::handle y_object) {
   const Array q(q_object, "q", 'f', 3), k(k_object, "k", 'f', 3), v(v_object, "v", 'f', 3);
-  const Array keys(keys_object, "cache.keys", format, 4, true), values(values_object, "cache.values", format, 3, true);
   const Array y(y_object, "y", 'f', 3, true);
   Attention job{};
-  job.rows = q.shape(0);
   job.heads = q.shape(1);
   job.dim = q.shape(2);
   job.kv_heads = k.shape(1);
-  job.capacity = values.shape(1);
-  job.position = position;
-  k.expect({job.rows, job.kv_heads, job.dim});
-  v.expect({job.rows, job.kv_heads, job.dim});
-  y.expect({job.rows, job.heads, job.dim});
+  k.expect({q.shape(0), job.kv_heads, job.dim});
+  v.expect({q.shape(0), job.kv_heads, job.dim});
+  y.expect({q.shape(0), job.heads, job.dim});
   y.expect_contiguous();
-  values.expect({job.kv_heads, job.capacity, job.dim});
-  values.expect_contiguous();
-  keys.expect({job.kv_heads, job.capacity / kKeys, job.dim, kKeys});
-  keys.expect_contiguous();
+  if (rows.total() != q.shape(0))
+    bad_value("rows has " + std::to_string(rows.total()) + " rows, q " + std::to_string(q.shape(0)));
   if (job.kv_heads < 1 || job.heads % job.kv_heads)
     bad_value("q has " + std::to_string(job.heads) + " heads, no multiple of the " + std::to_string(job.kv_heads) +
               " of k");
   if (job.dim < 1 || job.dim > kMaxHeadDim)
     bad_value("q has a head dimension of " + std::to_string(job.dim) + ", outside of 1 to " +
               std::to_string(kMaxHeadDim));
-  if (job.capacity % kKeys || position < 0 || position > job.capacity - job.rows)
-    bad_value("position " + std::to_string(position) + " and " + std::to_string(job.rows) +
-              " rows do not fit a cache of " + std::to_string(job.capacity));
   job.q = q.data<const float>();
   job.q_stride = q.row_stride();
-  job.k = keys.data<void>();
-  job.v = values.data<void>();
-  job.type = half ? Type::f16 : Type::f32;
   job.y = y.data<float>();
   job.scale = scale;
+  const std::vector<Attention> jobs = rows.attention(job, layer);
   nb::gil_scoped_release release;
-  attention(job, k.data<const float>(), k.row_stride(), v.data<const float>(), v.row_stride());
+  attention(jobs, k.data<const float>(), k.row_stride(), v.data<const float>(), v.row_stride());
+}
+
+Cache new_cache(int64_t layers, int64_t kv_heads, int64_t dim, const std::string& type) {
+  if (layers < 1 || kv_heads < 1 || dim < 1 || dim > kMaxHeadDim || layers > 1 << 16 || kv_heads > 1 << 16)
+    bad_value("a cache of " + std::to_string(layers) + " layers and " + std::to_string(kv_heads) + " heads of " +
+              std::to_string(dim));
+  if (type != "f32" && type != "f16" && type != "int8") bad_value("type has to be f32, f16 or int8, not " + type);
+  return Cache({layers, kv_heads, dim, type == "f32" ? Type::f32 : type == "f16" ? Type::f16 : Type::s8});
+}
+
+void truncate_cache(Cache& cache, int64_t length) {
+  if (length < 0 || length > cache.length())
+    bad_value("length is " + std::to_string(length) + ", the cache holds " + std::to_string(cache.length()));
+  cache.truncate(length);
+}
+
+void save_cache(const Cache& cache, nb::handle state_object) {
+  const Array state(state_object, "state", 'B', 1, true);
+  state.expect({cache.state_bytes(cache.length())});
+  state.expect_contiguous();
+  cache.save(state.data<uint8_t>());
+}
+
+void load_cache(Cache& cache, nb::handle state_object, int64_t length) {
+  const Array state(state_object, "state", 'B', 1);
+  if (length < 0 || length > int64_t(1) << 31) bad_value("length is " + std::to_string(length));
+  state.expect({cache.state_bytes(length)});
+  state.expect_contiguous();
+  cache.load(state.data<const uint8_t>(), length);
 }
 
 }  // namespace
@@ -270,6 +152,9 @@ void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object,
 
 NB_MODULE(_cpu, m) {
   using namespace edgereason;
+#ifdef NDEBUG
+  nb::set_leak_warnings(false);  // a user's globals may live until the very end
+#endif
   nb::class_<Weight>(m, "Weight")
       .def(nb::init<nb::handle, nb::handle, nb::handle, int64_t, int64_t, int>(), nb::arg("qweight"), nb::arg("scales"),
            nb::arg("zeros").none(), nb::arg("rows"), nb::arg("columns"), nb::arg("bits"))
@@ -277,8 +162,33 @@ NB_MODULE(_cpu, m) {
       .def_static("float16", [](nb::handle data) { return new Weight(data, 'e'); })
       .def_static("bfloat16", [](nb::handle data) { return new Weight(data, 'H'); })
       .def_prop_ro("rows", &Weight::rows)
-      .def_prop_ro("columns", &Weight::columns);
-  m.def("linear", &py_linear, nb::arg("x"), nb::arg("weight"), nb::arg("add").none(), nb::arg("y"));
+      .def_prop_ro("columns", &Weight::columns)
+      .def("attach", &Weight::attach, nb::arg("index"), nb::arg("down"), nb::arg("parts"))
+      .def("detach", &Weight::detach, nb::arg("index"));
+  nb::class_<Cache>(m, "KVCache")
+      .def(
+          "__init__",
+          [](Cache* self, int64_t layers, int64_t kv_heads, int64_t head_dim, const std::string& type) {
+            new (self) Cache(new_cache(layers, kv_heads, head_dim, type));
+          },
+          nb::arg("layers"), nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("type"))
+      .def_prop_ro("length", &Cache::length)
+      .def_prop_ro("type",
+                   [](const Cache& c) {
+                     return c.shape().type == Type::f32 ? "f32" : c.shape().type == Type::f16 ? "f16" : "int8";
+                   })
+      .def_prop_ro("nbytes", [](const Cache& c) { return int64_t(c.pages().size()) * c.shape().page_bytes(); })
+      .def("state_bytes", &Cache::state_bytes, nb::arg("length"))
+      .def("fork", [](const Cache& cache) { return Cache(cache); })
+      .def("truncate", &truncate_cache, nb::arg("length"))
+      .def("save", &save_cache, nb::arg("state"))
+      .def("load", &load_cache, nb::arg("state"), nb::arg("length"));
+  nb::class_<Rows>(m, "Rows")
+      .def(nb::init<const std::vector<SegmentArguments>&>(), nb::arg("segments"))
+      .def_prop_ro("total", &Rows::total)
+      .def("commit", &Rows::commit);
+  m.def("linear", &py_linear, nb::arg("x"), nb::arg("weight"), nb::arg("rows").none(), nb::arg("add").none(),
+        nb::arg("y"));
   m.def("embedding", &py_embedding);
   m.def("rms_norm", &py_rms_norm);
   m.def("rope", &py_rope);

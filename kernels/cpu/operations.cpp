@@ -40,6 +40,7 @@ class Scratch {
 
 thread_local Scratch call_scratch;   // of a caller, read by all threads of its job
 thread_local Scratch chunk_scratch;  // of one thread within its chunk
+thread_local Scratch adapter_scratch;
 
 int64_t grain_for(int64_t width) {
   return std::max<int64_t>(1, kSmall / std::max<int64_t>(1, width));
@@ -68,11 +69,46 @@ void dequantize_row(const PackedWeight& w, int64_t row, float* y) {
   }
 }
 
+// x times `down` of each run's adapter, [rows, ranks of all parts] one run after the other.
+const float* project_down(const AdapterRuns& runs, const float* x, int64_t columns) {
+  int64_t size = 0;
+  for (const AdapterRun& run : runs) size += (run.end - run.begin) * run.adapter->down.rows;
+  auto* h = reinterpret_cast<float*>(adapter_scratch.reserve(sizeof(float) * size_t(size)));
+  const Kernels& isa = kernels();
+  float* out = h;
+  for (const AdapterRun& run : runs) {
+    const int64_t count = run.end - run.begin, rows = run.adapter->down.rows;
+    const DenseProduct job{run.adapter->down, x + run.begin * columns, count, nullptr, 0, out};
+    parallel((rows + 3) / 4, grain_for(4 * columns * count),
+             [&](int64_t begin, int64_t end) { isa.dense(job, 4 * begin, std::min(4 * end, rows)); });
+    out += count * rows;
+  }
+  return h;
+}
+
+// What the adapters add to panels begin <= p < end of y [, columns].
+void update(const AdapterRuns& runs, const float* h, int64_t begin, int64_t end, int64_t columns, float* y) {
+  for (const AdapterRun& run : runs) {
+    const int64_t count = run.end - run.begin, ranks = run.adapter->down.rows;
+    const float* part_h = h;
+    for (const Adapter::Part& part : run.adapter->parts) {
+      const LowRankUpdate job{part_h,     ranks,     part.up,    part.type, part.rank,
+                              part.first, part.last, part.scale, count,     y + run.begin * columns,
+                              columns};
+      kernels().update(job, begin, end);
+      part_h += part.rank;
+    }
+    h += count * ranks;
+  }
+}
+
 }  // namespace
 
-void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride, float* y) {
+void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride,
+            const AdapterRuns& runs, float* y) {
   if (m == 0) return;
   const Kernels& isa = kernels();
+  const float* h = project_down(runs, x, w.columns);
   const int zero = w.bits == 4 ? 8 : 128 - isa.byte_origin;
   const int32_t factor = w.zeros ? -1 : -zero;
   uint8_t* tiles = call_scratch.reserve(size_t(m * w.blocks * kTileRowBytes));
@@ -87,16 +123,21 @@ void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, 
   parallel(w.panels, std::max<int64_t>(1, 2 * kSmall / panel_work), [&](int64_t begin, int64_t end) {
     uint8_t* scratch = chunk_scratch.reserve(size_t(w.blocks) * 2 * kPanel * kBlock);
     isa.packed(job, begin, end, scratch);
+    update(runs, h, begin, end, w.rows, y);
   });
 }
 
-void linear(const DenseWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride, float* y) {
+void linear(const DenseWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride,
+            const AdapterRuns& runs, float* y) {
   if (m == 0) return;
   const Kernels& isa = kernels();
+  const float* h = project_down(runs, x, w.columns);
   const DenseProduct job{w, x, m, add, add_stride, y};
-  const int64_t groups = (w.rows + 3) / 4;  // the kernels take four output rows at a time
-  parallel(groups, grain_for(4 * w.columns * m),
-           [&](int64_t begin, int64_t end) { isa.dense(job, 4 * begin, std::min(4 * end, w.rows)); });
+  const int64_t panels = (w.rows + kPanel - 1) / kPanel;
+  parallel(panels, grain_for(kPanel * w.columns * m), [&](int64_t begin, int64_t end) {
+    isa.dense(job, kPanel * begin, std::min(kPanel * end, w.rows));
+    update(runs, h, begin, end, w.rows, y);
+  });
 }
 
 void embedding(const PackedWeight& w, const int64_t* ids, int64_t count, float* y) {
@@ -133,21 +174,43 @@ void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
   });
 }
 
-void attention(const Attention& job, const float* k, int64_t k_stride, const float* v, int64_t v_stride) {
-  if (job.rows == 0) return;
+void attention(const std::vector<Attention>& sequences, const float* k, int64_t k_stride, const float* v,
+               int64_t v_stride) {
+  if (sequences.empty()) return;
   const Kernels& isa = kernels();
-  parallel(job.rows, grain_for(job.kv_heads * job.dim),
-           [&](int64_t begin, int64_t end) { isa.append(job, k, v, k_stride, v_stride, begin, end); });
-  // A task is one KV head and some rows: about kTaskQueries queries that share its keys and values.
-  const int64_t group = job.heads / job.kv_heads, task_rows = std::max<int64_t>(1, kTaskQueries / group);
-  const int64_t tiles = (job.rows + task_rows - 1) / task_rows;
-  const int64_t work = task_rows * group * (job.position + job.rows) * job.dim;
-  parallel(job.kv_heads * tiles, grain_for(work), [&](int64_t begin, int64_t end) {
+  // A task is one KV head and some rows of one sequence: about kTaskQueries queries that share its keys and values.
+  const int64_t kv_heads = sequences[0].kv_heads, dim = sequences[0].dim, group = sequences[0].heads / kv_heads;
+  const int64_t task_rows = std::max<int64_t>(1, kTaskQueries / group);
+  std::vector<int64_t> first_row{0}, first_task{0};  // of each sequence, and behind the last
+  int64_t work = 0;
+  for (const Attention& job : sequences) {
+    first_row.push_back(first_row.back() + job.rows);
+    first_task.push_back(first_task.back() + kv_heads * ((job.rows + task_rows - 1) / task_rows));
+    work += job.heads * job.rows * (job.position + job.rows) * dim;
+  }
+  // f(sequence, begin, end) for the parts of a range that fall into each sequence.
+  const auto split = [](const std::vector<int64_t>& firsts, int64_t begin, int64_t end, auto&& f) {
+    auto i = size_t(std::upper_bound(firsts.begin(), firsts.end(), begin) - firsts.begin()) - 1;
+    for (; begin < end; begin = std::max(begin, firsts[++i]))
+      if (begin < firsts[i + 1]) f(i, begin - firsts[i], std::min(end, firsts[i + 1]) - firsts[i]);
+  };
+  parallel(first_row.back(), grain_for(kv_heads * dim), [&](int64_t begin, int64_t end) {
+    split(first_row, begin, end, [&](size_t i, int64_t first, int64_t last) {
+      isa.append(sequences[i], k + first_row[i] * k_stride, v + first_row[i] * v_stride, k_stride, v_stride, first,
+                 last);
+    });
+  });
+  const int64_t tasks = first_task.back();
+  parallel(tasks, grain_for(work / std::max<int64_t>(1, tasks)), [&](int64_t begin, int64_t end) {
     auto* scratch = reinterpret_cast<float*>(chunk_scratch.reserve(sizeof(float) * kAttentionScratch));
-    for (int64_t task = begin; task < end; task++) {
-      const int64_t first = task % tiles * task_rows;
-      isa.attention(job, task / tiles, first, std::min(first + task_rows, job.rows), scratch);
-    }
+    split(first_task, begin, end, [&](size_t i, int64_t first, int64_t last) {
+      const Attention& job = sequences[i];
+      const int64_t tiles = (job.rows + task_rows - 1) / task_rows;
+      for (int64_t task = first; task < last; task++) {
+        const int64_t row = task % tiles * task_rows;
+        isa.attention(job, task / tiles, row, std::min(row + task_rows, job.rows), scratch);
+      }
+    });
   });
 }
 

@@ -17,6 +17,7 @@ struct Vec {
   static reg load_f16(const uint16_t* p);
   static void store_f16(uint16_t* p, reg v);
   static reg load_bf16(const uint16_t* p);
+  static reg load_s8(const int8_t* p) { return *p; }
   static reg add(reg a, reg b) { return a + b; }
   static reg sub(reg a, reg b) { return a - b; }
   static reg mul(reg a, reg b) { return a * b; }
@@ -98,7 +99,7 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*) {
   }
 }
 
-const Kernels kTable = {"scalar", kTileRows, 0,      quantize, packed,    dense,
+const Kernels kTable = {"scalar", kTileRows, 0,      quantize, packed,    dense,   update,
                         rms_norm, rope,      swiglu, append,   attention, to_float};
 
 }  // namespace

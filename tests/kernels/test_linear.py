@@ -62,7 +62,7 @@ def rounded_activations(x):
 def test_packed_linear_equals_the_integer_product(isa, product):
     weight, x, add = random_product(**product)
     expected = rounded_activations(x) @ weight.dequantize().astype(np.float64).T + (0 if add is None else add)
-    found = cpu.linear(x, cpu.prepare(weight), add)
+    found = cpu.linear(x, cpu.prepare(weight), add=add)
     assert found.shape == (len(x), weight.rows)
     # The products are exact; what differs is the order in which float32 sums them.
     size = np.abs(rounded_activations(x)) @ np.abs(weight.dequantize().astype(np.float64)).T + 1e-6
@@ -78,7 +78,7 @@ def test_packed_linear_is_near_the_product_without_rounding(isa, product):
     # Each activation is off by half a 127th of its group's largest at most.
     largest = np.repeat(np.abs(by_groups(x)).max(axis=2), 32, axis=1)[:, : x.shape[1]]
     bound = largest @ np.abs(w).T / 250 + 1e-4 * (np.abs(x) @ np.abs(w).T) + 1e-5
-    assert np.all(np.abs(cpu.linear(x, cpu.prepare(weight), add) - expected) <= bound)
+    assert np.all(np.abs(cpu.linear(x, cpu.prepare(weight), add=add) - expected) <= bound)
 
 
 @given(product=products)
@@ -86,9 +86,9 @@ def test_packed_linear_is_near_the_product_without_rounding(isa, product):
 def test_every_row_is_computed_as_if_alone(isa, product):
     weight, x, add = random_product(**product)
     prepared = cpu.prepare(weight)
-    together = cpu.linear(x, prepared, add)
+    together = cpu.linear(x, prepared, add=add)
     for i in range(len(x)):
-        alone = cpu.linear(x[i : i + 1], prepared, None if add is None else add[i : i + 1])
+        alone = cpu.linear(x[i : i + 1], prepared, add=None if add is None else add[i : i + 1])
         np.testing.assert_array_equal(together[i], alone[0])
 
 
@@ -96,10 +96,10 @@ def test_every_row_is_computed_as_if_alone(isa, product):
 @examples
 def test_packed_linear_equals_the_scalar_reference(isa, product):
     weight, x, add = random_product(**product)
-    found = cpu.linear(x, cpu.prepare(weight), add)
+    found = cpu.linear(x, cpu.prepare(weight), add=add)
     cpu.use_isa("scalar")
     try:
-        expected = cpu.linear(x, cpu.prepare(weight), add)
+        expected = cpu.linear(x, cpu.prepare(weight), add=add)
     finally:
         cpu.use_isa(isa)
     size = np.abs(rounded_activations(x)) @ np.abs(weight.dequantize()).T + 1e-6

@@ -1,0 +1,114 @@
+"""A sequence of the native engine: it can be forked, cut back, saved, and brought to other tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgereason.engines.base import Logits
+from edgereason.errors import EngineError
+from edgereason.kernels.cpu import KVCache
+
+if TYPE_CHECKING:
+    from edgereason.engines.native import NativeEngine
+
+
+class NativeSession:
+    """One sequence and its KV cache; see `edgereason.engines.base.Session`. Not for use by two threads at once.
+
+    Attributes:
+        adapter: Index of the adapter that computes the tokens to come, or None for the base alone. It may change
+            between two calls: keys and values that are in the cache stay as they were computed.
+        capacity: Most tokens that it can hold.
+    """
+
+    def __init__(
+        self, engine: NativeEngine, cache: KVCache, capacity: int, adapter: int | None, ids: list[int] | None = None
+    ) -> None:
+        self.adapter = adapter
+        self.capacity = capacity
+        self._engine = engine
+        self._cache: KVCache | None = cache
+        self._ids = ids or []
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return len(self._ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens in the cache."""
+        return list(self._ids)
+
+    @property
+    def cache(self) -> KVCache:
+        """The keys and values.
+
+        Raises:
+            EngineError: the session is closed.
+        """
+        if self._cache is None:
+            raise EngineError("This session is closed.", "Start another one.")
+        return self._cache
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the cache, including the pages that forks share; 0 when closed."""
+        return self._cache.nbytes if self._cache else 0
+
+    def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
+        """Append `ids`; see `edgereason.engines.base.Session`."""
+        return self._engine.advance([(self, ids, None if every else 1)])[0]
+
+    def advance_to(self, ids: Sequence[int]) -> Logits:
+        """Make `ids` the whole sequence, and compute only what follows the part that it has in common with them.
+
+        Returns:
+            float32 logits `[1, vocab]` of what follows the last of `ids`.
+
+        Raises:
+            ContextError: `ids` are more than the session's capacity; the sequence is as before then.
+        """
+        self._engine.check_capacity(self, len(ids))
+        # The last token is computed in any case: its logits are asked for.
+        self.truncate(min(self.common_prefix(ids), max(0, len(ids) - 1)))
+        return self.advance(ids[self.length :])
+
+    def common_prefix(self, ids: Sequence[int]) -> int:
+        """How many of the first tokens are the same as those of `ids`."""
+        for position, (own, other) in enumerate(zip(self._ids, ids, strict=False)):
+            if own != other:
+                return position
+        return min(len(self._ids), len(ids))
+
+    def fork(self) -> NativeSession:
+        """A session with the same tokens that can go on differently. They share memory up to where they part."""
+        return NativeSession(self._engine, self.cache.fork(), self.capacity, self.adapter, self.ids)
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on.
+
+        Raises:
+            ValueError: `length` is negative, or more than there are.
+        """
+        self.cache.truncate(length)
+        del self._ids[length:]
+
+    def save(self) -> bytes:
+        """The session's state, for `NativeEngine.restore`: the same model, adapter and kind of cache go on from it."""
+        cache = self.cache
+        state = np.empty(cache.state_bytes(cache.length), np.uint8)
+        cache.save(state)
+        return self._engine.describe(self, state).to_bytes()
+
+    def close(self) -> None:
+        """Give the cache's memory back. Closing twice is allowed."""
+        self._cache = None
+        self._ids = []
+
+    def take(self, ids: list[int]) -> None:
+        """Note tokens that a pass of the engine has put into the cache."""
+        self._ids += ids

@@ -1,0 +1,90 @@
+"""A session's state as bytes: which model and adapter it belongs to, its token ids, its keys and values.
+
+All numbers are little-endian. SHA-256 of everything behind it makes sure that a state which was cut, or changed on its
+way, is not taken for one.
+
+    magic     8 bytes   "edgekv" and the version
+    sha256    32 bytes  of all that follows
+    model     32 bytes  fingerprint of the model's files
+    adapter   32 bytes  of the adapter's files, zeros for none
+    type      4 bytes   "f32", "f16" or "int8", padded with zeros
+    layers, kv_heads, head_dim, length   u32 each
+    ids       i32 [length]
+    cache     as `KVCache.save` writes it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgereason.errors import BundleError
+
+_MAGIC = b"edgekv\x00\x01"
+_FIELDS = struct.Struct("<32s32s4s4I")
+_BODY = len(_MAGIC) + 32
+_SAMPLE, _STRIDE = 4096, 1 << 20
+_CURE = "Delete it, it is computed again."
+NO_ADAPTER = bytes(32)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a session's bytes say. `shape` is layers, KV heads, head dimension."""
+
+    model: bytes
+    adapter: bytes
+    cache_type: str
+    shape: tuple[int, int, int]
+    ids: list[int]
+    cache: npt.NDArray[np.uint8]
+
+    def to_bytes(self) -> bytes:
+        """The bytes that `from_bytes` reads."""
+        fields = _FIELDS.pack(self.model, self.adapter, self.cache_type.encode(), *self.shape, len(self.ids))
+        body = b"".join([fields, np.asarray(self.ids, "<i4").tobytes(), self.cache.data])
+        return b"".join([_MAGIC, hashlib.sha256(body).digest(), body])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> State:
+        """Read a state. The cache's size has still to be compared with its shape's.
+
+        Raises:
+            BundleError: the bytes are truncated, altered, of another version, or something else.
+        """
+        if data[: len(_MAGIC) - 1] != _MAGIC[:-1]:
+            raise BundleError("These bytes are no session's state.", "Give what session.save() returned.")
+        if data[: len(_MAGIC)] != _MAGIC:
+            raise BundleError(f"This session's state is of version {data[7:8].hex()}, not {_MAGIC[7:].hex()}.", _CURE)
+        body = memoryview(data)[_BODY:]
+        if hashlib.sha256(body).digest() != data[len(_MAGIC) : _BODY] or len(body) < _FIELDS.size:
+            raise BundleError("This session's state is truncated or altered.", _CURE)
+        model, adapter, cache_type, layers, kv_heads, head_dim, length = _FIELDS.unpack_from(body)
+        if len(body) < _FIELDS.size + 4 * length:
+            raise BundleError("This session's state is truncated or altered.", _CURE)
+        ids = np.frombuffer(body, "<i4", length, _FIELDS.size).tolist()
+        cache = np.frombuffer(body, np.uint8, offset=_FIELDS.size + 4 * length)
+        name = cache_type.rstrip(b"\0").decode("latin-1")
+        return cls(model, adapter, name, (layers, kv_heads, head_dim), ids, cache)
+
+
+def fingerprint(files: Iterable[Path]) -> bytes:
+    """32 bytes that tell models apart: from each file's name, size, and the first 4 KB of every MB.
+
+    Whole files would take a second per GB to read; any change of a model's weights shows in all of them.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            for position in range(0, size, _STRIDE):
+                file.seek(position)
+                digest.update(file.read(_SAMPLE))
+    return digest.digest()

@@ -1,0 +1,55 @@
+"""Loading a model's projections, and finding each of them again by its name in the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from edgereason.errors import BundleError
+from edgereason.weights import FUSED, Weights
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A projection of the checkpoint: some outputs of a weight, of all of them where it was not fused with others."""
+
+    weight: Any  # of the backend, [N, columns]
+    first: int
+    rows: int
+    columns: int
+
+
+class Projections:
+    """Loads weights for a backend and remembers where the checkpoint's projections went, for the adapters' sake.
+
+    Attributes:
+        found: The projections by their names, such as `model.layers.0.self_attn.q_proj`; a fused weight is there under
+            its own name as well.
+    """
+
+    def __init__(self, ops: ModuleType, weights: Weights) -> None:
+        self.found: dict[str, Projection] = {}
+        self._ops = ops
+        self._weights = weights
+
+    def __call__(self, name: str, rows: int | tuple[int, ...], columns: int) -> Any:
+        """A weight `[rows, columns]`, prepared; `rows` has one number for each part of a fused one.
+
+        Raises:
+            BundleError: it is missing, damaged, or of another shape or type.
+        """
+        try:
+            weight = self._ops.prepare(self._weights.linear(name, rows, columns))
+        except ValueError as error:
+            raise BundleError(
+                f"{self._weights.directory}: {name} is damaged: {error}.", "Export the model again."
+            ) from error
+        self.found[name] = Projection(weight, 0, rows if isinstance(rows, int) else sum(rows), columns)
+        if isinstance(rows, tuple):
+            prefix, _, last = name.rpartition(".")
+            first = 0
+            for part, count in zip(FUSED[last], rows, strict=True):
+                self.found[f"{prefix}.{part}"] = Projection(weight, first, count, columns)
+                first += count
+        return weight

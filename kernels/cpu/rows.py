@@ -1,0 +1,65 @@
+"""The rows of one pass over the weights: which sequence, position and adapter each of them belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgereason.kernels.cpu import _cpu
+
+NO_ADAPTER = -1
+
+
+class Segment(NamedTuple):
+    """Neighbouring rows of a pass: the next `tokens` tokens of one sequence."""
+
+    cache: _cpu.KVCache
+    tokens: int
+    adapter: int = NO_ADAPTER
+    """Index of the adapter whose weights these rows have, as `attach` gave it to them."""
+    outputs: int = 1
+    """For how many of the rows, the last ones, logits are wanted."""
+
+
+class Rows:
+    """What a model's operations have to know of the T rows that they compute together.
+
+    Segments of different sequences may stand side by side, long ones (a prompt) beside short ones (a decoding step).
+    Room in the caches is made here, so that operations only write; what they wrote counts after `commit`.
+
+    Attributes:
+        positions: Where in its sequence each row stands: int64 `[T]`.
+        outputs: Indices of the rows whose logits are wanted, ascending: int64.
+    """
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        """Raises `ValueError` where a cache is in two segments, or a number is out of its range."""
+        for segment in segments:
+            if not 0 <= segment.outputs <= segment.tokens:
+                raise ValueError(f"outputs is {segment.outputs}, for {segment.tokens} rows")
+        self.native = _cpu.Rows([(cache, tokens, adapter) for cache, tokens, adapter, _ in segments])
+        ends = np.cumsum([segment.tokens for segment in segments], dtype=np.int64).tolist()
+        self.positions = _joined([_span(s.cache.length, s.cache.length + s.tokens) for s in segments])
+        self.outputs = _joined([_span(end - s.outputs, end) for s, end in zip(segments, ends, strict=True)])
+
+    def __len__(self) -> int:
+        return self.native.total
+
+    def commit(self) -> None:
+        """Take the rows' tokens into their caches, once all layers have written them.
+
+        Raises:
+            ValueError: a cache was changed during the pass; none of them takes anything then.
+        """
+        self.native.commit()
+
+
+def _span(begin: int, end: int) -> npt.NDArray[np.int64]:
+    return np.arange(begin, end, dtype=np.int64)
+
+
+def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return parts[0] if len(parts) == 1 else np.concatenate([_span(0, 0), *parts])
