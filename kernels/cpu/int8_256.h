@@ -132,7 +132,8 @@ void halves_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, i
           if constexpr (Zeros) start[r][h] = _mm256_mullo_epi32(start[r][h], z[h]);
           dots[r][h] = Dot::zero(start[r][h]);
         }
-#pragma GCC unroll 8
+// Unrolled in full, GCC moves all products before the sums and spills them.
+#pragma GCC unroll 2
       for (int i = 0; i < kLines; i++)
         for (int h = 0; h < H; h++) {
           const __m256i line = load256(q + 64 * i + 32 * (half + h));
