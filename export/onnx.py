@@ -57,8 +57,8 @@ def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | N
     try:
         with tempfile.TemporaryDirectory(dir=out_dir, prefix=".onnx-") as temporary:
             built = Path(temporary)
-            _build(model_dir, built, bits, config, progress or (lambda done, total: None))
-            _add_logits_from(built / "model.onnx", config)
+            _build(model_dir, built, bits, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
+            _finish(built / "model.onnx", config)
             for name in _FILES:
                 with (built / name).open("rb+") as file:
                     os.fsync(file.fileno())
@@ -84,21 +84,17 @@ def _read_config(model_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _options(bits: int, config: dict[str, Any]) -> list[str]:
+def _options(bits: int) -> list[str]:
     """The builder's options. The output head keeps 8 bits: it is what low bits hurt most."""
     if bits == 16:
         return []
     options = [f"block_size={BLOCK_SIZE}", f"accuracy_level={ACCURACY_LEVEL}"]
-    if bits == 4 and config.get("tie_word_embeddings"):
-        return [*options, "algo_config=rtn_last"]  # the one 8-bit matrix serves as embedding, too
-    if bits == 4:
-        return [*options, "matmul_mixed_precision=last_matmul:int8"]
-    return options
+    return [*options, "matmul_mixed_precision=last_matmul:int8"] if bits == 4 else options
 
 
-def _build(model_dir: Path, out: Path, bits: int, config: dict[str, Any], report: Progress) -> None:
+def _build(model_dir: Path, out: Path, bits: int, layers: int, report: Progress) -> None:
     """Run the builder in a child process; it names each layer that it reads, which is where progress comes from."""
-    total = int(config["num_hidden_layers"]) + 1
+    total = layers + 1
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -108,7 +104,7 @@ def _build(model_dir: Path, out: Path, bits: int, config: dict[str, Any], report
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    job = json.dumps([str(model_dir.resolve()), str(out.resolve()), _PRECISIONS[bits], _options(bits, config)])
+    job = json.dumps([str(model_dir.resolve()), str(out.resolve()), _PRECISIONS[bits], _options(bits)])
     command = [sys.executable, "-m", __name__, job]
     last = ""
     with subprocess.Popen(
@@ -136,17 +132,40 @@ def _run_builder(model_dir: str, out: str, precision: str, options: list[str]) -
     shutil.rmtree(cache, ignore_errors=True)
 
 
-def _add_logits_from(path: Path, config: dict[str, Any]) -> None:
-    """Let the graph compute logits from position `logits_from` on: a constant int64 `[1]`, here before the first.
-
-    onnxruntime lets a program replace a constant when it loads a model; other programs run the graph as it was. The
-    model's own facts go into its metadata, so that the file can be used without genai_config.json.
-    """
+def _finish(path: Path, config: dict[str, Any]) -> None:
+    """Repair the graph, let it compute the logits that are wanted alone, and put the model's own facts into it."""
     import onnx
-    from onnx import helper, numpy_helper
 
     model = onnx.load(path, load_external_data=False)
-    graph = model.graph
+    _repair_shared_embedding(model.graph)
+    _add_logits_from(model.graph)
+    head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    facts = {"context_length": config["max_position_embeddings"], "head_size": head_size, "logits_from": 1}
+    onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
+    onnx.save(model, path)
+
+
+def _repair_shared_embedding(graph: Any) -> None:
+    """Where an 8-bit head serves as embedding, too, the builder's default quantizer gives it other names than the
+    embedding asks for (seen in 0.18)."""
+    constants = {each.name for each in graph.initializer}
+    names = {
+        "lm_head.MatMul.weight_Q8G32": "lm_head.MatMul.weight_Q8",
+        "lm_head.MatMul.weight_scale": "lm_head.MatMul.weight_scales",
+    }
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name not in constants and names.get(name) in constants:
+                node.input[index] = names[name]
+
+
+def _add_logits_from(graph: Any) -> None:
+    """Let the graph compute logits from position `logits_from` on: a constant int64 `[1]`, here before the first.
+
+    onnxruntime lets a program replace a constant when it loads a model; other programs run the graph as it was.
+    """
+    from onnx import helper, numpy_helper
+
     head = next(node for node in graph.node if node.name.startswith("/lm_head/MatMul"))
     # Far below zero rather than zero: with that, onnxruntime would drop the slice as one that does nothing.
     arrays = {
@@ -155,16 +174,11 @@ def _add_logits_from(path: Path, config: dict[str, Any]) -> None:
         "logits_from/axis": np.array([1]),
     }
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
-    hidden = head.input[0]
-    slice_node = helper.make_node("Slice", [hidden, *arrays], ["logits_from/output"], "logits_from/Slice")
-    graph.node.insert(list(graph.node).index(head), slice_node)
-    head.input[0] = "logits_from/output"
+    cut = helper.make_node("Slice", [head.input[0], *arrays], ["logits_from/output"], "logits_from/Slice")
+    graph.node.insert(list(graph.node).index(head), cut)
+    head.input[0] = cut.output[0]
     logits = next(output for output in graph.output if output.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_param = "logits_length"
-    head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    facts = {"context_length": config["max_position_embeddings"], "head_size": head_size, "logits_from": 1}
-    helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
-    onnx.save(model, path)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,14 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _MAX_DIMENSIONS = 4
 _MAX_COUNT = 1 << 24
-"""More keys, tensors or layers than any model has; less than what would fill the memory."""
+"""More keys or tensors than any model has; less than what would fill the memory."""
+
+_LIMITS = {
+    "block_count": 512,  # LLAMA_MAX_LAYERS
+    "context_length": _MAX_COUNT,
+    "embedding_length": 1 << 20,
+    "attention.head_count": 1 << 12,
+}
 
 
 @dataclass
@@ -163,9 +170,9 @@ def _check_values(header: Header) -> None:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
         raise _DamagedError("general.architecture is missing")
-    for name in ("block_count", "context_length", "embedding_length", "attention.head_count"):
+    for name, most in _LIMITS.items():
         value = values.get(f"{architecture}.{name}")
-        if not isinstance(value, int) or not 0 < value <= _MAX_COUNT:
+        if not isinstance(value, int) or not 0 < value <= most:
             raise _DamagedError(f"{architecture}.{name} is {value}")
     for name, value in values.items():
         if isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or "epsilon" not in name)):

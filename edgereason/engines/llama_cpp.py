@@ -43,8 +43,8 @@ class LlamaCppEngine:
     name = "llama.cpp"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
+        require(self.name)  # before anything of the library is loaded here: even that can end the process
         self._llama = llama_library()
-        require(self.name)
         file = path / "model.gguf" if path.is_dir() else path
         check_header(file)
         self._threads = threads or default_threads()

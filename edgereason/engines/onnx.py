@@ -59,7 +59,7 @@ class OnnxEngine:
             self._read_interface(self._runtimes[False])
         except (KeyError, ValueError, IndexError, TypeError, OSError) as error:
             raise BundleError(
-                f"{self._file} is not a language model as onnxruntime-genai's builder makes them: {error}.",
+                f"{self._file} is not a language model as onnxruntime-genai's builder makes them ({error}).",
                 "Export the model with --format onnx.",
             ) from error
 
@@ -83,7 +83,7 @@ class OnnxEngine:
 
     def _read_interface(self, runtime: Any) -> None:
         inputs = {each.name: each for each in runtime.get_inputs()}
-        logits = next(each for each in runtime.get_outputs() if each.name == "logits")
+        logits = {each.name: each for each in runtime.get_outputs()}["logits"]
         facts = _facts(runtime.get_modelmeta().custom_metadata_map, self._file)
         self.vocab_size = int(logits.shape[2])
         self.context_length = int(facts["context_length"])
