@@ -1,6 +1,8 @@
 """Ask the same question of several bundles and put what they say side by side.
 
     python examples/compare.py "Tom has 12 apples and eats 5. How many are left?" one.bundle another.bundle
+
+This is what `make demo` runs.
 """
 
 from __future__ import annotations
