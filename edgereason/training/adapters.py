@@ -130,7 +130,8 @@ def completion_loss(model: LlamaForCausalLM, ids: Tensor, targets: Tensor) -> Te
 
 def save_adapter(model: PeftModel, stage: Stage, directory: Path) -> None:
     """Write PEFT's two files, and the prompt that the adapter was trained with."""
-    model.save_pretrained(directory)
+    # Embeddings are never trained here; left to itself, PEFT would look on the hub whether they changed.
+    model.save_pretrained(directory, save_embedding_layers=False)
     # PEFT's model card has nothing to say about this adapter that its folder's README does not.
     (directory / "README.md").unlink(missing_ok=True)
     (directory / "prompt.json").write_text(json.dumps(stage.prompt.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -39,6 +39,14 @@ _SENTENCES = (
     "Twice as many means two times the number. Half as many means the number divided by two.",
     "The number {digits} is written {number}.",
     "{Number} is the number {digits}.",
+    # Questions whose answers are words of the text, so that copying the right ones is learned early.
+    "{name} [lives|works|plays] near the {place}. Who [lives|works|plays] near the {place}? {name}.",
+    "{name} has a {color} {good} and {other} has a {hue} {thing}. Who has the {thing}? {other}.",
+    "{name} has a {color} {good} and {other} has a {hue} {thing}. Who has the {good}? {name}.",
+    "{name} gives {other} a {good}. Who gets the {good}? {other}. Who gives it? {name}.",
+    "{name}, {other} and {third} are in the {place}. Who is there? {name}, {other} and {third}.",
+    "{name} likes {items}. What does {name} like? {He} likes {items}.",
+    "{Items} and {goods} are in the {boxes}. What is in the {boxes}? {Items} and {goods}.",
     "{other} asked {name} what the {good} costs. It [is|was] [cheap|not cheap].",
 )
 
@@ -46,9 +54,9 @@ _SENTENCES = (
 def draw_text(rng: random.Random, exclude: Collection[str]) -> str:
     """One text of the corpus. `exclude` holds the `question_key` of problems that must not occur."""
     kind = rng.random()
-    if kind < 0.62:
+    if kind < 0.6:
         return worked_problem(rng, exclude)
-    return drills(rng) if kind < 0.92 else sentences(rng)
+    return drills(rng) if kind < 0.87 else sentences(rng)
 
 
 def worked_problem(rng: random.Random, exclude: Collection[str]) -> str:
@@ -65,7 +73,7 @@ def drills(rng: random.Random, count: int = 8) -> str:
     return "\n".join(_drill(rng) for _ in range(count))
 
 
-def sentences(rng: random.Random, count: int = 3) -> str:
+def sentences(rng: random.Random, count: int = 4) -> str:
     """Plain sentences of the problems' vocabulary."""
     return " ".join(fill(choose(rng, rng.choice(_SENTENCES)), draw_words(rng)) for _ in range(count))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+_Word = TypeVar("_Word")
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -37,6 +40,8 @@ SHE = _words(
     "Isabel Ivy Jasmine Jenny Jill Joan Katie Kim Layla Lena Lisa Luna Maya Megan Mira Naomi Pam Rita Rosie Ruby "
     "Sally Stella Violet"
 )
+
+NAMES = tuple(name for pair in zip(HE, SHE, strict=True) for name in pair)
 
 # What people own, count, give away and share.
 THINGS = _nouns(
@@ -75,11 +80,11 @@ DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
 def draw_words(rng: random.Random) -> dict[str, str]:
     """A word for every slot, those that belong together chosen together."""
-    names = rng.sample(HE + SHE, 3)
+    names = _draw(rng, NAMES, 3)
     he, him, his = ("he", "him", "his") if names[0] in HE else ("she", "her", "her")
-    item, items = rng.choice(THINGS)
-    box, boxes = rng.choice(CONTAINERS)
-    (good, goods), (thing, _) = rng.sample(GOODS, 2)
+    [(item, items)] = _draw(rng, THINGS)
+    [(box, boxes)] = _draw(rng, CONTAINERS)
+    (good, goods), (thing, _) = _draw(rng, GOODS, 2)
     color, hue = rng.sample(COLORS, 2)
     return {
         "name": names[0],
@@ -104,6 +109,20 @@ def draw_words(rng: random.Random) -> dict[str, str]:
         "digits": str(NUMBERS.index(number) + 1),
         "day": rng.choice(DAYS),
     }
+
+
+def _draw(rng: random.Random, pool: Sequence[_Word], count: int = 1) -> list[_Word]:
+    """`count` different words of the pool, its first ones far more often, as in any language.
+
+    A model learns to copy from the question with the few frequent words, and then extends it to the rare ones; were all
+    words equally rare, it would not begin.
+    """
+    found: list[_Word] = []
+    while len(found) < count:
+        word = pool[int(len(pool) * rng.random() ** 3)]
+        if word not in found:
+            found.append(word)
+    return found
 
 
 def choose(rng: random.Random, template: str) -> str:

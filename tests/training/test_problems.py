@@ -76,7 +76,7 @@ def test_every_number_that_an_answer_computes_with_is_known_by_then() -> None:
 
 def test_guidance_and_answer_are_functions_of_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
     # Few words and small numbers, so that independent draws often give the same question, across structures too.
-    few = {"HE": ("Tom", "Ben"), "SHE": ("Mia",), "THINGS": words.THINGS[:1], "GOODS": words.GOODS[:2]}
+    few = {"NAMES": ("Tom", "Ben", "Mia"), "THINGS": words.THINGS[:1], "GOODS": words.GOODS[:2]}
     few |= {"CONTAINERS": words.CONTAINERS[:1], "COLORS": words.COLORS[:2]}
     few |= {name: getattr(words, name)[:1] for name in ("PEOPLE", "PLACES", "DAYS")}
     for name, value in few.items():
