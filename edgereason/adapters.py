@@ -117,8 +117,10 @@ def _lora(target: str, parts: dict[str, FloatWeight], config: dict[str, Any], fi
 
 def _alpha(target: str, config: dict[str, Any], file: Path) -> float:
     """`lora_alpha`, or what `alpha_pattern` has for the target: its keys are expressions for the ends of names."""
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
+    alpha, patterns = config.get("lora_alpha", 8), config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise BundleError(f"{file.parent / 'adapter_config.json'}: alpha_pattern is {patterns!r}, no object.")
+    for pattern, value in patterns.items():
         try:
             matches = re.match(rf"(.*\.)?({pattern})$", target)
         except re.error as error:

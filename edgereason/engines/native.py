@@ -190,7 +190,7 @@ class NativeEngine:
 
     def describe(self, session: NativeSession, cache: npt.NDArray[np.uint8]) -> state.State:
         """A session's state, given its cache's bytes."""
-        adapter = state.NO_ADAPTER if session.adapter is None else self._adapters[session.adapter].digest
+        adapter = self._digest(session.adapter)
         return state.State(self._fingerprint, adapter, session.cache.type, self._cache_shape(), session.ids, cache)
 
     def close(self) -> None:
@@ -220,8 +220,7 @@ class NativeEngine:
             raise ValueError("a session is in two steps")
         for session, ids, outputs in work:
             session.cache  # noqa: B018 - raises where the session is closed
-            if session.adapter is not None and session.adapter not in self._adapters:
-                raise EngineError(f"The session's adapter {session.adapter} is not loaded.", "Load it again.")
+            self._digest(session.adapter)
             if len(ids) == 0:
                 raise ValueError("ids is empty")
             if outputs is not None and not 0 <= outputs <= len(ids):
@@ -231,6 +230,13 @@ class NativeEngine:
     def _check_adapter(self, adapter: int | None) -> None:
         if adapter is not None and adapter not in self._adapters:
             raise UsageError(f"There is no adapter {adapter}.", "load_adapter() returns the index of one.")
+
+    def _digest(self, adapter: int | None) -> bytes:
+        if adapter is None:
+            return state.NO_ADAPTER
+        if adapter not in self._adapters:
+            raise EngineError(f"The session's adapter {adapter} is not loaded.", "Load it again.")
+        return self._adapters[adapter].digest
 
     def _adapter_of(self, digest: bytes) -> int | None:
         if digest == state.NO_ADAPTER:

@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from dequantized import load_dequantized
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import edgereason.kernels.cpu as cpu
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import ContextError, EngineError
 from edgereason.export.native import write_native
-from edgereason.kernels import packing
-from edgereason.weights import Weights
 
-PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 IDS = np.random.default_rng(0).integers(0, 211, 90).tolist()
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -141,19 +138,6 @@ def test_quantized_files_equal_the_dequantized_model(bits, group_size, tied, tmp
     found = engine.session().advance(IDS, every=True)
     assert np.sqrt(((found - expected) ** 2).mean()) < 0.02 * np.ptp(expected)
     np.testing.assert_array_equal(in_pieces(engine, IDS), found)
-
-
-def load_dequantized(model: LlamaForCausalLM, directory: Path) -> None:
-    """Replace a model's weights by those of a native directory."""
-    tensors = load_file(directory / "model.safetensors")
-    state = model.state_dict()
-    for name, shape in Weights(directory).packed.items():
-        parts = [tensors[f"{name}.{part}"] for part in ("qweight", "scales")]
-        weight = torch.from_numpy(packing.PackedWeight(*parts, None, **shape).dequantize())
-        prefix, _, last = name.rpartition(".")
-        targets = [f"{prefix}.{part}.weight".lstrip(".") for part in PARTS.get(last, (last,))]
-        for target, rows in zip(targets, weight.split([len(state[target]) for target in targets]), strict=True):
-            state[target].copy_(rows)
 
 
 @pytest.fixture(scope="module")

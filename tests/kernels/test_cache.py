@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resident import resident_bytes
 
 import edgereason.kernels.cpu as cpu
 
 LAYERS, HEADS, DIM, PAGE = 2, 2, 6, 64
 
 
+def values_of(tokens):
+    """float32 `[len(tokens), HEADS, DIM]`."""
+    return np.asarray(tokens, np.float32)[:, None, None] + np.arange(HEADS * DIM, dtype=np.float32).reshape(HEADS, DIM)
+
+
 def append(cache, tokens):
     """Write keys and values that tell which token and layer they belong to."""
-    values = np.asarray(tokens, np.float32)[:, None, None] + np.arange(HEADS * DIM, dtype=np.float32).reshape(
-        HEADS, DIM
-    )
+    values = values_of(tokens)
     rows = cpu.Rows([cpu.Segment(cache, len(tokens), outputs=0)])
     for layer in range(LAYERS):
         cpu.attention(values, values + layer, -values - layer, layer, rows)
@@ -31,19 +35,13 @@ def state_of(cache):
 
 def expected_state(tokens):
     """float32 keys `[length, DIM]` and values of each head of each layer."""
-    values = np.asarray(tokens, np.float32)[:, None, None] + np.arange(HEADS * DIM, dtype=np.float32).reshape(
-        HEADS, DIM
-    )
+    values = values_of(tokens)
     heads = [[(values + layer)[:, h], (-values - layer)[:, h]] for layer in range(LAYERS) for h in range(HEADS)]
     return np.array(heads, np.float32).ravel().view(np.uint8)
 
 
-actions = st.lists(
-    st.tuples(
-        st.sampled_from(["append", "fork", "truncate", "reload", "drop"]), st.integers(0, 9), st.integers(0, 150)
-    ),
-    max_size=25,
-)
+verbs = st.sampled_from(["append", "fork", "truncate", "reload", "drop"])
+actions = st.lists(st.tuples(verbs, st.integers(0, 9), st.integers(0, 150)), max_size=25)
 
 
 @given(actions=actions)
@@ -81,16 +79,6 @@ def test_a_fork_takes_memory_only_for_what_is_its_own():
     many = [fork.fork() for fork in forks for _ in range(100)]
     assert resident_bytes() - before < len(many) * cache.nbytes / 4
     assert cache.nbytes == 11 * 2 * LAYERS * HEADS * 2 * PAGE * DIM
-
-
-def resident_bytes() -> int:
-    import resource
-    from pathlib import Path
-
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        pytest.skip("no /proc/self/statm")
-    return int(statm.read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "int8"])
