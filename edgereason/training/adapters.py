@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,4 +134,13 @@ def save_adapter(model: PeftModel, stage: Stage, directory: Path) -> None:
     model.save_pretrained(directory, save_embedding_layers=False)
     # PEFT's model card has nothing to say about this adapter that its folder's README does not.
     (directory / "README.md").unlink(missing_ok=True)
-    (directory / "prompt.json").write_text(json.dumps(stage.prompt.to_json(), indent=2) + "\n", encoding="utf-8")
+    path = directory / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # A set, which PEFT writes in an order that changes from run to run.
+    config["target_modules"] = sorted(config["target_modules"])
+    _write_json(path, config)
+    _write_json(directory / "prompt.json", stage.prompt.to_json())
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -74,6 +74,7 @@ def test_files_name_no_path_and_hold_the_prompt(made: tuple[Path, dict[str, list
     for stage in STAGES:
         config = json.loads((made[0] / stage.name / "adapter_config.json").read_text(encoding="utf-8"))
         assert config["base_model_name_or_path"] == "edgereason/tiny"
+        assert config["target_modules"] == sorted(config["target_modules"])
         prompt = json.loads((made[0] / stage.name / "prompt.json").read_text(encoding="utf-8"))
         assert prompt == stage.prompt.to_json()
     assert "_name_or_path" not in json.loads((made[0] / "base" / "config.json").read_text(encoding="utf-8"))
