@@ -8,6 +8,7 @@ read them (`kernels/cpu/kernels.h`):
                                                 8 bits: byte 4r + j of the i-th 64 bytes holds input 4i + j of row r
     scales   float16  [N/16, K/G, 16]
     zeros    uint8    [N/16, K/G, 16]           absent: 8 for 4 bits, 128 for 8 bits
+    order    int32    [K]                       absent: the stored input k is the model's input k, else its order[k]
 
     w[n, k] = scales[n, k // G] * (q[n, k] - zeros[n, k // G])
 
@@ -27,6 +28,7 @@ PANEL = 16
 BLOCK = 32
 
 UInt8 = npt.NDArray[np.uint8]
+Int32 = npt.NDArray[np.int32]
 Float16 = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 _T = TypeVar("_T", bound=np.generic)
@@ -40,7 +42,8 @@ _CHUNK_WEIGHTS = 1 << 20
 class PackedWeight:
     """A quantized weight of `rows` outputs by `columns` inputs, stored as the module's text says.
 
-    `zeros` is None for a symmetric weight. The arrays may be memory maps.
+    `zeros` is None for a symmetric weight, `order` where inputs are stored as the model has them (it is a permutation
+    otherwise, which brings the members of a group together). The arrays may be memory maps.
     """
 
     qweight: UInt8
@@ -49,6 +52,7 @@ class PackedWeight:
     rows: int
     columns: int
     bits: int
+    order: Int32 | None = None
 
     @property
     def group_size(self) -> int:
@@ -64,7 +68,10 @@ class PackedWeight:
         q, scales, zeros = unpack(self)
         origin = float(_middle(self.bits)) if zeros is None else _per_column(zeros.astype(np.float32), q.shape[1])
         w = _per_column(scales.astype(np.float32), q.shape[1]) * (q - origin)
-        return np.ascontiguousarray(w[:, : self.columns], np.float32)
+        w = w[:, : self.columns]
+        if self.order is not None:
+            w = w[:, np.argsort(self.order)]
+        return np.ascontiguousarray(w, np.float32)
 
 
 @dataclass(frozen=True)
@@ -168,11 +175,11 @@ def concatenate(weights: Sequence[PackedWeight]) -> PackedWeight:
     """One weight of all the rows of several, in order: q, k and v of one input become one product.
 
     Raises:
-        ValueError: the weights differ in columns, bits, group size or symmetry.
+        ValueError: the weights differ in columns, bits, group size, symmetry or order.
     """
     first = weights[0]
-    if any(_kind(weight) != _kind(first) for weight in weights):
-        raise ValueError("the weights differ in columns, bits, group size or symmetry")
+    if not all(alike(weight, first) for weight in weights):
+        raise ValueError("the weights differ in columns, bits, group size, symmetry or order")
     rows = sum(weight.rows for weight in weights)
     if all(weight.rows % PANEL == 0 for weight in weights):
         zeros = [weight.zeros for weight in weights if weight.zeros is not None]
@@ -185,7 +192,15 @@ def concatenate(weights: Sequence[PackedWeight]) -> PackedWeight:
         )
     q, scales, zero_parts = zip(*map(unpack, weights), strict=True)
     stacked = None if first.zeros is None else np.concatenate([part for part in zero_parts if part is not None])
-    return pack(np.concatenate(q), np.concatenate(scales), stacked, first.bits, first.columns)
+    packed = pack(np.concatenate(q), np.concatenate(scales), stacked, first.bits, first.columns)
+    return replace(packed, order=first.order)
+
+
+def alike(a: PackedWeight, b: PackedWeight) -> bool:
+    """Whether two weights can be concatenated."""
+    if a.order is None or b.order is None:
+        return _kind(a) == _kind(b) and a.order is b.order
+    return _kind(a) == _kind(b) and np.array_equal(a.order, b.order)
 
 
 def _kind(weight: PackedWeight) -> tuple[int, int, int, bool]:

@@ -32,6 +32,8 @@ __all__ = [
     "cpu_features",
     "detach",
     "embedding",
+    "geglu",
+    "head_norm",
     "isa",
     "isas",
     "linear",
@@ -39,35 +41,51 @@ __all__ = [
     "rms_norm",
     "rope",
     "set_threads",
+    "softcap",
     "swiglu",
     "threads",
     "use_isa",
 ]
 
 Float32 = npt.NDArray[np.float32]
+Stored = PackedWeight | BFloat16 | npt.NDArray[Any]
+Prepared = Weight | tuple[Weight, ...]
 
 
-def prepare(weight: PackedWeight | BFloat16 | npt.NDArray[Any]) -> Weight:
+def prepare(weight: Stored | tuple[Stored, ...], bias: Float32 | None = None) -> Prepared:
     """A weight `[N, K]` (packed, float32, float16 or bfloat16) for `linear` and `embedding`, checked once.
 
-    It borrows the arrays: nothing is copied.
+    It borrows the arrays: nothing is copied. Several weights are one whose rows are theirs, one after the other, for
+    `linear` alone: each is a product of its own. A `bias [N]` is added to every product.
     Packed weights are multiplied with activations that are quantized to 8 bits per row and group of 32; float weights
     with float32 activations.
     """
+    if isinstance(weight, tuple):
+        ends = np.cumsum([part.rows if isinstance(part, PackedWeight) else part.shape[0] for part in weight])
+        biases = [None] * len(weight) if bias is None else np.split(bias, ends[:-1])
+        return tuple(_prepare(part, part_bias) for part, part_bias in zip(weight, biases, strict=True))
+    return _prepare(weight, bias)
+
+
+def _prepare(weight: Stored, bias: Float32 | None) -> Weight:
     if isinstance(weight, PackedWeight):
-        return Weight(weight.qweight, weight.scales, weight.zeros, weight.rows, weight.columns, weight.bits)
+        stored = (weight.qweight, weight.scales, weight.zeros, weight.rows, weight.columns, weight.bits)
+        return Weight(*stored, weight.order, bias)
     if isinstance(weight, BFloat16):
-        return Weight.bfloat16(weight.bits)
+        return Weight.bfloat16(weight.bits, bias)
     if isinstance(weight, np.ndarray) and weight.dtype == np.float16:
-        return Weight.float16(weight)
-    return Weight.float32(weight)
+        return Weight.float16(weight, bias)
+    return Weight.float32(weight, bias)
 
 
-def linear(x: Float32, weight: Weight, rows: Rows | None = None, add: Float32 | None = None) -> Float32:
-    """`x [T, K]` times the transpose of `weight [N, K]`, plus `add [T, N]`: float32 `[T, N]`.
+def linear(x: Float32, weight: Prepared, rows: Rows | None = None, add: Float32 | None = None) -> Float32:
+    """`x [T, K]` times the transpose of `weight [N, K]`, plus its bias and `add [T, N]`: float32 `[T, N]`.
 
     Where a row of `rows` has an adapter that is attached to this weight, `s (x A^T) B^T` is added to its result.
     """
+    if isinstance(weight, tuple):
+        y = np.concatenate([linear(x, part, rows) for part in weight], axis=1)
+        return y if add is None else y + add
     y = np.empty((_rows(x, "x"), weight.rows), np.float32)
     _cpu.linear(x, weight, None if rows is None else rows.native, add, y)
     return y
@@ -88,11 +106,22 @@ def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
 
 
 def rope(x: Float32, cos: Float32, sin: Float32) -> None:
-    """Rotate `x [T, heads, d]` in place by angles whose cosine and sine are `[T, d / 2]` (RoFormer, arXiv 2104.09864).
+    """Rotate `x [T, heads, d]` in place by angles whose cosine and sine are `[T, R / 2]` (RoFormer, arXiv 2104.09864).
 
-    Element i of a head's first half rotates with element i of its second half. Rows of `x` may lie apart.
+    Of a head's first R elements, element i of the first half rotates with element i of the second half; those behind
+    them stay. Rows of `x` may lie apart.
     """
     _cpu.rope(x, cos, sin)
+
+
+def head_norm(x: Float32, weight: Float32, eps: float) -> None:
+    """`rms_norm` of every head of `x [T, heads, d]`, in place, with `weight [d]`. Rows of `x` may lie apart."""
+    _cpu.head_norm(x, weight, eps)
+
+
+def softcap(x: Float32, cap: float) -> None:
+    """`cap tanh(x / cap)` of `x [T, N]`, in place (Gemma 2, arXiv 2408.00118)."""
+    _cpu.softcap(x, cap)
 
 
 def swiglu(gate_up: Float32) -> Float32:
@@ -102,7 +131,26 @@ def swiglu(gate_up: Float32) -> Float32:
     return y
 
 
-def attention(q: Float32, k: Float32, v: Float32, layer: int, rows: Rows, scale: float | None = None) -> Float32:
+def geglu(gate_up: Float32) -> Float32:
+    """`gelu(gate) * up` of `gate_up [T, 2 I]`, gate first (arXiv 2002.05202): float32 `[T, I]`.
+
+    gelu is approximated with tanh, as in `gelu_pytorch_tanh` (arXiv 1606.08415).
+    """
+    y = np.empty((_rows(gate_up, "gate_up"), gate_up.shape[-1] // 2), np.float32)
+    _cpu.geglu(gate_up, y)
+    return y
+
+
+def attention(
+    q: Float32,
+    k: Float32,
+    v: Float32,
+    layer: int,
+    rows: Rows,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Float32:
     """Append keys and values to the rows' caches; attend to all keys up to each row's own: float32 `[T, heads * d]`.
 
     Args:
@@ -113,10 +161,13 @@ def attention(q: Float32, k: Float32, v: Float32, layer: int, rows: Rows, scale:
         layer: Which of the caches' layers to use.
         rows: The sequence of each row. A sequence's rows see those before them and what its cache holds, nothing else.
         scale: Of the scores; `1 / sqrt(d)` when None.
+        window: How many keys a row sees at most, its own and those right before it (arXiv 2004.05150); all when None.
+        softcap: c, where scores become `c tanh(score / c)` (Gemma 2, arXiv 2408.00118).
     """
     count, heads, head_dim = q.shape if isinstance(q, np.ndarray) and q.ndim == 3 else _refuse(q)
     y = np.empty((count, heads, head_dim), np.float32)
-    _cpu.attention(q, k, v, layer, rows.native, 1 / math.sqrt(head_dim) if scale is None else scale, y)
+    scale = 1 / math.sqrt(head_dim) if scale is None else scale
+    _cpu.attention(q, k, v, layer, rows.native, scale, window or 0, softcap or 0.0, y)
     return y.reshape(count, heads * head_dim)
 
 

@@ -31,7 +31,7 @@ inline std::string shape_text(const int64_t* shape, int ndim) {
 // A borrowed array. All dimensions but the first are contiguous.
 class Array {
  public:
-  // `format` is the element's letter in Python's struct module: B, H, e, f or q.
+  // `format` is the element's letter in Python's struct module: B, H, i, e, f or q.
   Array(nb::handle object, const char* name, char format, int ndim, bool writable = false) : name_(name) {
     const int flags = PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) {
@@ -83,10 +83,11 @@ class Array {
     const bool matches = f[1] == 0 && (f[0] == format || (format == 'q' && f[0] == 'l' && view_.itemsize == 8) ||
                                        (format == kFloat && (f[0] == 'f' || f[0] == 'e' || f[0] == 'H')));
     if (!matches) {
-      const char* types[] = {"B", "uint8",   "H", "uint16", "e", "float16",
-                             "f", "float32", "q", "int64",  "*", "float32, float16 or bfloat16 (as uint16)"};
+      const char* types[] = {
+          "B",       "uint8", "H",       "uint16", "i",     "int32", "e",
+          "float16", "f",     "float32", "q",      "int64", "*",     "float32, float16 or bfloat16 (as uint16)"};
       std::string wanted;
-      for (int i = 0; i < 12; i += 2)
+      for (int i = 0; i < 14; i += 2)
         if (types[i][0] == format) wanted = types[i + 1];
       bad_type(name_ + " has to be " + wanted);
     }

@@ -197,8 +197,8 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scrat
   job.w.zeros ? packed_typed<true>(job, begin, end, scratch) : packed_typed<false>(job, begin, end, scratch);
 }
 
-const Kernels kTable = {"avx512vnni", kTileRows, 0,      quantize, packed,    dense,   update,
-                        rms_norm,     rope,      swiglu, append,   attention, to_float};
+const Kernels kTable = {"avx512vnni", kTileRows, 0,     quantize, packed, dense,     update,  rms_norm,
+                        rope,         swiglu,    geglu, softcap,  append, attention, to_float};
 
 }  // namespace
 

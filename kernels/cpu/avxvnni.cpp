@@ -23,8 +23,8 @@ struct DotFor {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,   update,
-                        rms_norm,  rope,      swiglu,      append,   attention, to_float};
+const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed, dense,     update,  rms_norm,
+                        rope,      swiglu,    geglu,       softcap,  append, attention, to_float};
 
 }  // namespace
 

@@ -233,8 +233,8 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int6
   }
 }
 
-void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim) {
-  const int64_t half = dim / 2;
+void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim,
+          int64_t half) {
   for (int64_t t = 0; t < rows; t++, cos += half, sin += half)
     for (int64_t h = 0; h < heads; h++) {
       float *a = x + t * x_stride + h * dim, *b = a + half;
@@ -252,17 +252,51 @@ void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_
     }
 }
 
-reg silu(reg x) {
-  return Vec::div(x, Vec::add(Vec::set1(1.f), exponential(Vec::sub(Vec::zero(), x))));
-}
+// x / (1 + e^-a(x)), for the lanes of a register and for one element.
+struct Silu {  // a = x
+  static reg exponent(reg x) { return Vec::sub(Vec::zero(), x); }
+  static float exponent_of_one(float x) { return -x; }
+};
+struct GeluTanh {  // x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), since (1 + tanh(u)) / 2 = 1 / (1 + e^-2u)
+  static constexpr float kLinear = -1.5957691216f, kCubic = -0.0713548163f;
+  static reg exponent(reg x) { return Vec::mul(x, Vec::fma(Vec::mul(x, x), Vec::set1(kCubic), Vec::set1(kLinear))); }
+  static float exponent_of_one(float x) { return x * (x * x * kCubic + kLinear); }
+};
 
-void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
+template <class Gate>
+void gated(const float* gate_up, int64_t rows, int64_t width, float* y) {
+  const reg one = Vec::set1(1.f);
   for (; rows > 0; rows--, gate_up += 2 * width, y += width) {
     const float *gate = gate_up, *up = gate_up + width;
     int64_t i = 0;
-    for (; i + kLanes <= width; i += kLanes) Vec::store(y + i, Vec::mul(silu(Vec::load(gate + i)), Vec::load(up + i)));
-    for (; i < width; i++) y[i] = gate[i] / (1.f + expf(-gate[i])) * up[i];
+    for (; i + kLanes <= width; i += kLanes) {
+      const reg x = Vec::load(gate + i);
+      const reg activated = Vec::div(x, Vec::add(one, exponential(Gate::exponent(x))));
+      Vec::store(y + i, Vec::mul(activated, Vec::load(up + i)));
+    }
+    for (; i < width; i++) y[i] = gate[i] / (1.f + expf(Gate::exponent_of_one(gate[i]))) * up[i];
   }
+}
+
+void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
+  gated<Silu>(gate_up, rows, width, y);
+}
+
+void geglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
+  gated<GeluTanh>(gate_up, rows, width, y);
+}
+
+// cap tanh(x / cap), where tanh(u) = 1 - 2 / (e^2u + 1): off by 1e-7 of the cap, which is much more than scores are.
+reg capped(reg x, float cap) {
+  const reg one = Vec::set1(1.f);
+  const reg e = exponential(Vec::mul(x, Vec::set1(2.f / cap)));
+  return Vec::mul(Vec::set1(cap), Vec::sub(one, Vec::div(Vec::set1(2.f), Vec::add(e, one))));
+}
+
+void softcap(float* x, int64_t count, float cap) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) Vec::store(x + i, capped(Vec::load(x + i), cap));
+  for (; i < count; i++) x[i] = cap * tanhf(x[i] / cap);
 }
 
 // ---- attention -----------------------------------------------------------------------------------------------------
@@ -330,8 +364,9 @@ void append(const Attention& job, const float* k, const float* v, int64_t k_stri
   }
 }
 
-// Q queries over the keys of one KV head; query i sees `lengths[i]` keys. Softmax runs over pages of 64 keys with a
-// running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135).
+// Q queries over the keys of one KV head; query i sees those at firsts[i] <= position < lengths[i]. Softmax runs over
+// pages of 64 keys with a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv
+// 2205.14135).
 template <Type T, int Q>
 struct Queries {
   using E = Elements<T>;
@@ -344,24 +379,26 @@ struct Queries {
   float scale;
   const float* q[Q];
   float* y[Q];
-  int64_t lengths[Q];
+  int64_t firsts[Q], lengths[Q];
   float highest[Q], sums[Q];
   float* weights;  // [Q, kPage]: scores, then their exponentials
   float* mixed;    // [Q, dim]: the weighted sum of values so far
 
   void run() {
-    int64_t longest = 0;
+    int64_t first = firsts[0], longest = 0;
     for (int i = 0; i < Q; i++) {
+      first = firsts[i] < first ? firsts[i] : first;
       highest[i] = -INFINITY;
       sums[i] = 0;
       longest = lengths[i] > longest ? lengths[i] : longest;
     }
     memset(mixed, 0, sizeof(float) * size_t(Q * dim));
-    for (int64_t start = 0; start < longest; start += kPage) {
+    for (int64_t start = first / kPage * kPage; start < longest; start += kPage) {
       const int64_t count = longest - start < kPage ? longest - start : kPage;
       const Head<T> head(*job, kv_head, start);
       for (int64_t s = 0; s < count; s += kKeys) score(head, s);
-      for (int i = 0; i < Q; i++) soften(i, lengths[i] - start < count ? lengths[i] - start : count, count);
+      for (int i = 0; i < Q; i++)
+        soften(i, firsts[i] - start, lengths[i] - start < count ? lengths[i] - start : count, count);
       if constexpr (T == Type::s8)
         for (int i = 0; i < Q; i++)
           for (int64_t s = 0; s < count; s++) weights[i * kPage + s] *= head.scales[kPage + s];
@@ -385,19 +422,24 @@ struct Queries {
     for (int p = 0; p < kParts; p++) {
       reg factor = Vec::set1(scale);
       if constexpr (T == Type::s8) factor = Vec::mul(factor, Vec::load(head.scales + s + p * kLanes));
-      for (int i = 0; i < Q; i++) Vec::store(weights + i * kPage + s + p * kLanes, Vec::mul(total[i][p], factor));
+      for (int i = 0; i < Q; i++) {
+        const reg scores = Vec::mul(total[i][p], factor);
+        Vec::store(weights + i * kPage + s + p * kLanes, job->softcap > 0 ? capped(scores, job->softcap) : scores);
+      }
     }
   }
 
-  // Scores of query i to weights; of the block's `count` keys it sees the first `visible` (none when <= 0).
-  void soften(int i, int64_t visible, int64_t count) {
+  // Scores of query i to weights; of the page's `count` keys it sees those at first <= s < last, which may be none.
+  void soften(int i, int64_t first, int64_t last, int64_t count) {
     float* w = weights + i * kPage;
-    // Lanes beyond the last key come from memory that was never written: replaced, never computed with.
-    for (int64_t s = visible > 0 ? visible : 0; s < kPage; s++) w[s] = -INFINITY;
-    if (visible <= 0) {
+    if (first < 0) first = 0;
+    if (last <= first) {
       for (int64_t s = 0; s < count; s++) w[s] = 0;
       return;
     }
+    // Lanes beyond the last key come from memory that was never written: replaced, never computed with.
+    for (int64_t s = last; s < kPage; s++) w[s] = -INFINITY;
+    for (int64_t s = 0; s < first; s++) w[s] = -INFINITY;
     reg top = Vec::load(w);
     for (int s = kLanes; s < kPage; s += kLanes) top = Vec::max(top, Vec::load(w + s));
     const float before = highest[i], now = Vec::highest(top);
@@ -408,7 +450,8 @@ struct Queries {
       const reg e = exponential(Vec::sub(Vec::load(w + s), Vec::set1(highest[i])));
       Vec::store(w + s, e);
     }
-    for (int64_t s = visible; s < kPage; s++) w[s] = 0;
+    for (int64_t s = last; s < kPage; s++) w[s] = 0;
+    for (int64_t s = 0; s < first; s++) w[s] = 0;
     for (int s = 0; s < kPage; s += kLanes) sum = Vec::add(sum, Vec::load(w + s));
     sums[i] = sums[i] * correction + Vec::sum(sum);
     if (correction != 1.f)
@@ -455,6 +498,7 @@ void attend(const Attention& job, int64_t kv_head, int64_t begin, int64_t index,
     task.q[i] = job.q + row * job.q_stride + head * job.dim;
     task.y[i] = job.y + (row * job.heads + head) * job.dim;
     task.lengths[i] = job.position + row + 1;
+    task.firsts[i] = job.window > 0 && task.lengths[i] > job.window ? task.lengths[i] - job.window : 0;
   }
   task.run();
 }

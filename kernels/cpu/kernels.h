@@ -29,6 +29,7 @@ struct PackedWeight {
   int64_t rows, columns;           // as the model has them
   int64_t panels, blocks, groups;  // as stored: rows / 16, columns / 32 and columns / group size, padded
   int bits;
+  const int32_t* order;  // null, or [columns]: the stored input k is input order[k] of x
 };
 
 struct DenseWeight {  // row-major [rows, columns]
@@ -91,6 +92,8 @@ struct Attention {
   float* y;                          // [rows, heads, dim]
   int64_t rows, heads, kv_heads, dim, position;
   float scale;
+  int64_t window;  // 0, or how many keys a row sees at most: its own and those right before it
+  float softcap;   // 0, or c: scores become c tanh(score / c)
 };
 constexpr int kKeys = 16;    // keys interleaved in the cache
 constexpr int kPage = 64;    // tokens of a page, and keys between two updates of the running softmax
@@ -116,10 +119,13 @@ struct Kernels {
   // Panels begin <= p < end.
   void (*update)(const LowRankUpdate&, int64_t begin, int64_t end);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* y);
-  // x [rows, heads, dim] in place, rows x_stride apart; cos and sin [rows, dim / 2]. Halves rotate against each other.
-  void (*rope)(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads,
-               int64_t dim);
+  // x [rows, heads, dim] in place, rows x_stride apart; cos and sin [rows, half]. Of each head, elements 0 .. half - 1
+  // rotate against half .. 2 half - 1; the others stay.
+  void (*rope)(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim,
+               int64_t half);
   void (*swiglu)(const float* gate_up, int64_t rows, int64_t width, float* y);
+  void (*geglu)(const float* gate_up, int64_t rows, int64_t width, float* y);
+  void (*softcap)(float* x, int64_t count, float cap);
   // Keys and values [rows, kv_heads, dim] of rows begin <= t < end into the cache; rows stride apart.
   void (*append)(const Attention&, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
                  int64_t end);

@@ -38,10 +38,14 @@ void py_linear(nb::handle x_object, const Weight& weight, const Rows* rows, nb::
     bad_value("rows has " + std::to_string(rows->total()) + " rows, x " + std::to_string(m));
   const AdapterRuns runs = rows ? rows->runs(weight) : AdapterRuns();
   nb::gil_scoped_release release;
-  weight.visit([&](const auto& w) {
-    linear(w, x.data<const float>(), m, add ? add->data<const float>() : nullptr, add ? add->row_stride() : 0, runs,
-           y.data<float>());
-  });
+  const float* addend = add ? add->data<const float>() : weight.bias();
+  int64_t stride = add ? add->row_stride() : 0;
+  if (add && weight.bias()) {  // y holds their sum until the product is added, element by element
+    add_bias(addend, stride, weight.bias(), m, weight.rows(), y.data<float>());
+    addend = y.data<float>();
+    stride = weight.rows();
+  }
+  weight.visit([&](const auto& w) { linear(w, x.data<const float>(), m, addend, stride, runs, y.data<float>()); });
 }
 
 void py_embedding(nb::handle ids_object, const Weight& weight, nb::handle y_object) {
@@ -69,28 +73,48 @@ void py_rms_norm(nb::handle x_object, nb::handle weight_object, float eps, nb::h
 
 void py_rope(nb::handle x_object, nb::handle cos_object, nb::handle sin_object) {
   const Array x(x_object, "x", 'f', 3, true), cos(cos_object, "cos", 'f', 2), sin(sin_object, "sin", 'f', 2);
-  if (x.shape(2) % 2) bad_value("x has to have an even head dimension, not " + std::to_string(x.shape(2)));
-  cos.expect({x.shape(0), x.shape(2) / 2});
+  const int64_t half = cos.shape(1);
+  if (half > x.shape(2) / 2)
+    bad_value("cos turns " + std::to_string(2 * half) + " elements, x has heads of " + std::to_string(x.shape(2)));
+  cos.expect({x.shape(0), half});
   cos.expect_contiguous();
-  sin.expect({x.shape(0), x.shape(2) / 2});
+  sin.expect({x.shape(0), half});
   sin.expect_contiguous();
   nb::gil_scoped_release release;
   rope(x.data<float>(), x.row_stride(), cos.data<const float>(), sin.data<const float>(), x.shape(0), x.shape(1),
-       x.shape(2));
+       x.shape(2), half);
 }
 
-void py_swiglu(nb::handle gate_up_object, nb::handle y_object) {
+void py_head_norm(nb::handle x_object, nb::handle weight_object, float eps) {
+  const Array x(x_object, "x", 'f', 3, true), weight(weight_object, "weight", 'f', 1);
+  weight.expect({x.shape(2)});
+  weight.expect_contiguous();
+  nb::gil_scoped_release release;
+  head_norm(x.data<float>(), x.row_stride(), weight.data<const float>(), eps, x.shape(0), x.shape(1), x.shape(2));
+}
+
+void py_softcap(nb::handle x_object, float cap) {
+  const Array x(x_object, "x", 'f', 2, true);
+  x.expect_contiguous();
+  if (!(cap > 0)) bad_value("cap has to be positive, not " + std::to_string(cap));
+  nb::gil_scoped_release release;
+  softcap(x.data<float>(), x.shape(0) * x.shape(1), cap);
+}
+
+using Gated = void (*)(const float* gate_up, int64_t rows, int64_t width, float* y);
+
+void py_gated(Gated function, nb::handle gate_up_object, nb::handle y_object) {
   const Array gate_up(gate_up_object, "gate_up", 'f', 2), y(y_object, "y", 'f', 2, true);
   if (gate_up.shape(1) % 2) bad_value("gate_up has to have an even number of columns");
   gate_up.expect_contiguous();
   y.expect({gate_up.shape(0), gate_up.shape(1) / 2});
   y.expect_contiguous();
   nb::gil_scoped_release release;
-  swiglu(gate_up.data<const float>(), gate_up.shape(0), gate_up.shape(1) / 2, y.data<float>());
+  function(gate_up.data<const float>(), gate_up.shape(0), gate_up.shape(1) / 2, y.data<float>());
 }
 
 void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object, int64_t layer, const Rows& rows,
-                  float scale, nb::handle y_object) {
+                  float scale, int64_t window, float softcap, nb::handle y_object) {
   const Array q(q_object, "q", 'f', 3), k(k_object, "k", 'f', 3), v(v_object, "v", 'f', 3);
   const Array y(y_object, "y", 'f', 3, true);
   Attention job{};
@@ -106,6 +130,8 @@ void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object,
   if (job.kv_heads < 1 || job.heads % job.kv_heads)
     bad_value("q has " + std::to_string(job.heads) + " heads, no multiple of the " + std::to_string(job.kv_heads) +
               " of k");
+  if (window < 0) bad_value("window is " + std::to_string(window));
+  if (!(softcap >= 0)) bad_value("softcap is " + std::to_string(softcap));
   if (job.dim < 1 || job.dim > kMaxHeadDim)
     bad_value("q has a head dimension of " + std::to_string(job.dim) + ", outside of 1 to " +
               std::to_string(kMaxHeadDim));
@@ -113,6 +139,8 @@ void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object,
   job.q_stride = q.row_stride();
   job.y = y.data<float>();
   job.scale = scale;
+  job.window = window;
+  job.softcap = softcap;
   const std::vector<Attention> jobs = rows.attention(job, layer);
   nb::gil_scoped_release release;
   attention(jobs, k.data<const float>(), k.row_stride(), v.data<const float>(), v.row_stride());
@@ -156,11 +184,18 @@ NB_MODULE(_cpu, m) {
   nb::set_leak_warnings(false);  // a user's globals may live until the very end
 #endif
   nb::class_<Weight>(m, "Weight")
-      .def(nb::init<nb::handle, nb::handle, nb::handle, int64_t, int64_t, int>(), nb::arg("qweight"), nb::arg("scales"),
-           nb::arg("zeros").none(), nb::arg("rows"), nb::arg("columns"), nb::arg("bits"))
-      .def_static("float32", [](nb::handle data) { return new Weight(data, 'f'); })
-      .def_static("float16", [](nb::handle data) { return new Weight(data, 'e'); })
-      .def_static("bfloat16", [](nb::handle data) { return new Weight(data, 'H'); })
+      .def(nb::init<nb::handle, nb::handle, nb::handle, int64_t, int64_t, int, nb::handle, nb::handle>(),
+           nb::arg("qweight"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("rows"), nb::arg("columns"),
+           nb::arg("bits"), nb::arg("order").none() = nb::none(), nb::arg("bias").none() = nb::none())
+      .def_static(
+          "float32", [](nb::handle data, nb::handle bias) { return new Weight(data, 'f', bias); }, nb::arg("data"),
+          nb::arg("bias").none() = nb::none())
+      .def_static(
+          "float16", [](nb::handle data, nb::handle bias) { return new Weight(data, 'e', bias); }, nb::arg("data"),
+          nb::arg("bias").none() = nb::none())
+      .def_static(
+          "bfloat16", [](nb::handle data, nb::handle bias) { return new Weight(data, 'H', bias); }, nb::arg("data"),
+          nb::arg("bias").none() = nb::none())
       .def_prop_ro("rows", &Weight::rows)
       .def_prop_ro("columns", &Weight::columns)
       .def("attach", &Weight::attach, nb::arg("index"), nb::arg("down"), nb::arg("parts"))
@@ -192,7 +227,10 @@ NB_MODULE(_cpu, m) {
   m.def("embedding", &py_embedding);
   m.def("rms_norm", &py_rms_norm);
   m.def("rope", &py_rope);
-  m.def("swiglu", &py_swiglu);
+  m.def("head_norm", &py_head_norm);
+  m.def("softcap", &py_softcap);
+  m.def("swiglu", [](nb::handle gate_up, nb::handle y) { py_gated(&swiglu, gate_up, y); });
+  m.def("geglu", [](nb::handle gate_up, nb::handle y) { py_gated(&geglu, gate_up, y); });
   m.def("attention", &py_attention);
   m.def("isa", [] { return std::string(kernels().name); });
   m.def("isas", [] {

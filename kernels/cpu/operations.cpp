@@ -62,11 +62,19 @@ void dequantize_row(const PackedWeight& w, int64_t row, float* y) {
     const int64_t first = g * group_blocks * kBlock, last = std::min(first + group_blocks * kBlock, w.columns);
     for (int64_t k = first; k < last; k++) {
       const uint8_t* block = w.qweight + (panel * w.blocks + k / kBlock) * block_bytes + 4 * r + k % 4;
-      const int64_t i = k % kBlock;
+      const int64_t i = k % kBlock, column = w.order ? w.order[k] : k;
       const int q = w.bits == 8 ? block[i / 4 * 64] : block[i / 8 * 64] >> (i % 8 < 4 ? 0 : 4) & 15;
-      y[k] = scale * float(q - zero);
+      y[column] = scale * float(q - zero);
     }
   }
+}
+
+// Rows of x with their inputs in the order in which the weight stores them.
+const float* gather(const PackedWeight& w, const float* x, int64_t rows) {
+  auto* gathered = reinterpret_cast<float*>(chunk_scratch.reserve(sizeof(float) * size_t(rows * w.columns)));
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t k = 0; k < w.columns; k++) gathered[r * w.columns + k] = x[r * w.columns + w.order[k]];
+  return gathered;
 }
 
 // x times `down` of each run's adapter, [rows, ranks of all parts] one run after the other.
@@ -114,9 +122,12 @@ void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, 
   uint8_t* tiles = call_scratch.reserve(size_t(m * w.blocks * kTileRowBytes));
   const int64_t tile_rows = isa.tile_rows, tile_count = (m + tile_rows - 1) / tile_rows;
   parallel(tile_count, grain_for(w.columns * tile_rows), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin * tile_rows; row < std::min(m, end * tile_rows); row += tile_rows)
-      isa.quantize(x + row * w.columns, int(std::min(tile_rows, m - row)), w.columns, w.blocks, factor,
+    for (int64_t row = begin * tile_rows; row < std::min(m, end * tile_rows); row += tile_rows) {
+      const int64_t rows = std::min(tile_rows, m - row);
+      const float* from = x + row * w.columns;
+      isa.quantize(w.order ? gather(w, from, rows) : from, int(rows), w.columns, w.blocks, factor,
                    tiles + row * w.blocks * kTileRowBytes);
+    }
   });
   const PackedProduct job{w, tiles, m, add, add_stride, y};
   const int64_t panel_work = w.blocks * kPanel * kBlock * m;
@@ -140,6 +151,13 @@ void linear(const DenseWeight& w, const float* x, int64_t m, const float* add, i
   });
 }
 
+void add_bias(const float* add, int64_t add_stride, const float* bias, int64_t rows, int64_t width, float* y) {
+  parallel(rows, grain_for(width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t i = 0; i < width; i++) y[t * width + i] = add[t * add_stride + i] + bias[i];
+  });
+}
+
 void embedding(const PackedWeight& w, const int64_t* ids, int64_t count, float* y) {
   parallel(count, grain_for(4 * w.columns), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) dequantize_row(w, ids[i], y + i * w.columns);
@@ -159,11 +177,18 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int6
   });
 }
 
-void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim) {
+void head_norm(float* x, int64_t x_stride, const float* weight, float eps, int64_t rows, int64_t heads, int64_t dim) {
   const Kernels& isa = kernels();
   parallel(rows, grain_for(heads * dim), [&](int64_t begin, int64_t end) {
-    const int64_t angle = begin * (dim / 2);
-    isa.rope(x + begin * x_stride, x_stride, cos + angle, sin + angle, end - begin, heads, dim);
+    for (int64_t t = begin; t < end; t++) isa.rms_norm(x + t * x_stride, weight, eps, heads, dim, x + t * x_stride);
+  });
+}
+
+void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim,
+          int64_t half) {
+  const Kernels& isa = kernels();
+  parallel(rows, grain_for(heads * dim), [&](int64_t begin, int64_t end) {
+    isa.rope(x + begin * x_stride, x_stride, cos + begin * half, sin + begin * half, end - begin, heads, dim, half);
   });
 }
 
@@ -172,6 +197,18 @@ void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
   parallel(rows, grain_for(4 * width), [&](int64_t begin, int64_t end) {
     isa.swiglu(gate_up + 2 * begin * width, end - begin, width, y + begin * width);
   });
+}
+
+void geglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
+  const Kernels& isa = kernels();
+  parallel(rows, grain_for(4 * width), [&](int64_t begin, int64_t end) {
+    isa.geglu(gate_up + 2 * begin * width, end - begin, width, y + begin * width);
+  });
+}
+
+void softcap(float* x, int64_t count, float cap) {
+  const Kernels& isa = kernels();
+  parallel(count, grain_for(4), [&](int64_t begin, int64_t end) { isa.softcap(x + begin, end - begin, cap); });
 }
 
 void attention(const std::vector<Attention>& sequences, const float* k, int64_t k_stride, const float* v,

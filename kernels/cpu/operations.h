@@ -33,13 +33,20 @@ void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, 
 void linear(const DenseWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride,
             const AdapterRuns& runs, float* y);
 
+// y [rows, width] = add + bias [width]; rows of add are add_stride apart.
+void add_bias(const float* add, int64_t add_stride, const float* bias, int64_t rows, int64_t width, float* y);
+
 // y [count, columns]: row ids[i] of the weight. The ids have been checked.
 void embedding(const PackedWeight& w, const int64_t* ids, int64_t count, float* y);
 void embedding(const DenseWeight& w, const int64_t* ids, int64_t count, float* y);
 
 void rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* y);
-void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim);
+void head_norm(float* x, int64_t x_stride, const float* weight, float eps, int64_t rows, int64_t heads, int64_t dim);
+void rope(float* x, int64_t x_stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim,
+          int64_t half);
 void swiglu(const float* gate_up, int64_t rows, int64_t width, float* y);
+void geglu(const float* gate_up, int64_t rows, int64_t width, float* y);
+void softcap(float* x, int64_t count, float cap);
 
 // Appends keys and values [rows, kv_heads, dim] to the caches, then attends. The rows of the sequences follow each
 // other.

@@ -22,6 +22,8 @@ class Segment(NamedTuple):
     """Index of the adapter whose weights these rows have, as `attach` gave it to them."""
     outputs: int = 1
     """For how many of the rows, the last ones, logits are wanted."""
+    limit: int = 0
+    """To how many tokens the sequence may grow, on which some rotary embeddings depend."""
 
 
 class Rows:
@@ -33,6 +35,7 @@ class Rows:
     Attributes:
         positions: Where in its sequence each row stands: int64 `[T]`.
         outputs: Indices of the rows whose logits are wanted, ascending: int64.
+        limits: To how many tokens the sequence of each row may grow: int64 `[T]`.
     """
 
     def __init__(self, segments: Sequence[Segment]) -> None:
@@ -40,9 +43,10 @@ class Rows:
         for segment in segments:
             if not 0 <= segment.outputs <= segment.tokens:
                 raise ValueError(f"outputs is {segment.outputs}, for {segment.tokens} rows")
-        self.native = _cpu.Rows([(cache, tokens, adapter) for cache, tokens, adapter, _ in segments])
+        self.native = _cpu.Rows([(cache, tokens, adapter) for cache, tokens, adapter, *_ in segments])
         ends = np.cumsum([segment.tokens for segment in segments], dtype=np.int64).tolist()
         self.positions = _joined([_span(s.cache.length, s.cache.length + s.tokens) for s in segments])
+        self.limits = _joined([np.full(segment.tokens, segment.limit, np.int64) for segment in segments])
         self.outputs = _joined([_span(end - s.outputs, end) for s, end in zip(segments, ends, strict=True)])
 
     def __len__(self) -> int:

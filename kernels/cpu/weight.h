@@ -15,7 +15,9 @@ using PartArguments = std::tuple<nb::object, int64_t, float>;
 // A checked weight that keeps its arrays alive: checked once, used by every token.
 class Weight {
  public:
-  Weight(nb::handle qweight, nb::handle scales, nb::handle zeros, int64_t rows, int64_t columns, int bits) {
+  // `order` and `bias` may be None.
+  Weight(nb::handle qweight, nb::handle scales, nb::handle zeros, int64_t rows, int64_t columns, int bits,
+         nb::handle order, nb::handle bias) {
     if (bits != 4 && bits != 8) bad_value("bits has to be 4 or 8, not " + std::to_string(bits));
     if (rows < 1 || columns < 1) bad_value("rows and columns have to be at least 1");
     const Array& q = hold(qweight, "qweight", 'B', 3);
@@ -33,23 +35,34 @@ class Weight {
       array.expect({panels, groups, kPanel});
       z = array.data<const uint8_t>();
     }
-    packed_ =
-        PackedWeight{q.data<const uint8_t>(), s.data<const uint16_t>(), z, rows, columns, panels, blocks, groups, bits};
+    packed_ = PackedWeight{q.data<const uint8_t>(),
+                           s.data<const uint16_t>(),
+                           z,
+                           rows,
+                           columns,
+                           panels,
+                           blocks,
+                           groups,
+                           bits,
+                           order.is_none() ? nullptr : hold_order(order, columns)};
+    hold_bias(bias);
   }
 
-  Weight(nb::handle data, char format) {
+  Weight(nb::handle data, char format, nb::handle bias) {
     const Array& array = hold(data, "weight", format, 2);
     dense_ = DenseWeight{array.data<const void>(),
                          format == 'f'   ? Type::f32
                          : format == 'e' ? Type::f16
                                          : Type::bf16,
                          array.shape(0), array.shape(1)};
+    hold_bias(bias);
   }
 
   Weight(const Weight&) = delete;
 
   int64_t rows() const { return packed_ ? packed_->rows : dense_->rows; }
   int64_t columns() const { return packed_ ? packed_->columns : dense_->columns; }
+  const float* bias() const { return bias_; }  // null, or [rows]
 
   // Replaces adapter `index` of this weight. `down` is [ranks, columns]; each of `parts` is (up [panels, rank, 16], the
   // first panel, scale), and their ranks add up to the rows of `down`.
@@ -106,7 +119,24 @@ class Weight {
     return *arrays_.back();
   }
 
+  const int32_t* hold_order(nb::handle object, int64_t columns) {
+    const Array& array = hold(object, "order", 'i', 1);
+    array.expect({columns});
+    const auto* order = array.data<const int32_t>();
+    for (int64_t k = 0; k < columns; k++)
+      if (order[k] < 0 || order[k] >= columns) bad_value("order has " + std::to_string(order[k]) + ", no column");
+    return order;
+  }
+
+  void hold_bias(nb::handle object) {
+    if (object.is_none()) return;
+    const Array& array = hold(object, "bias", 'f', 1);
+    array.expect({rows()});
+    bias_ = array.data<const float>();
+  }
+
   std::vector<ArrayPointer> arrays_;
+  const float* bias_ = nullptr;
   std::optional<PackedWeight> packed_;
   std::optional<DenseWeight> dense_;
   std::map<int64_t, std::unique_ptr<HeldAdapter>> adapters_;
