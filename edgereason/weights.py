@@ -6,6 +6,7 @@ Two kinds of directories hold a `config.json` and safetensors files (https://hug
   packed weights are three tensors, `<name>.qweight`, `.scales` and, unless symmetric, `.zeros`, whose shapes the
   file's metadata has under `packed`; float weights are `<name>.weight`.
 - Hugging Face: one file or several with an index, float weights under their own names; projections are fused here.
+  So are those of GPTQ checkpoints (`edgereason.gptq`), which are packed while they are read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgereason import gptq
 from edgereason.errors import BundleError
+from edgereason.kernels import packing
 from edgereason.kernels.packing import BFloat16, PackedWeight
 
 NATIVE_FORMAT = "edgereason-native"
@@ -32,7 +36,9 @@ FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj
 
 Float32 = npt.NDArray[np.float32]
 FloatWeight = npt.NDArray[Any] | BFloat16
-Linear = PackedWeight | FloatWeight
+Whole = PackedWeight | FloatWeight
+Linear = Whole | tuple[Whole, ...]
+"""A weight; or the parts of a fused one that differ in their kind, so that each is a product of its own."""
 
 _DTYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
@@ -49,6 +55,9 @@ _DTYPES: dict[str, type[np.generic]] = {
     "I64": np.int64,
     "F64": np.float64,
 }
+GPTQ_FILES = "gptq_model*.safetensors"
+"""How AutoGPTQ names a checkpoint's weights when it is left to it."""
+
 _FLOATS = ("F16", "BF16", "F32")
 _MAX_HEADER = 100_000_000
 _DAMAGED = "Copy or export the model again."
@@ -68,7 +77,8 @@ class Weights:
     Attributes:
         directory: Where it lies.
         config: Its `config.json`.
-        packed: Shape and bits of each packed weight; empty for float models.
+        packed: Shape and bits of each packed weight of a native file; empty for others.
+        quantized: Whether there are weights of 4 or 8 bits.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,24 +98,38 @@ class Weights:
             if metadata.get("format") == NATIVE_FORMAT:
                 self._native = True
                 self.packed = _packed_shapes(metadata, file)
-        if not self._native and "quantization_config" in self.config:
-            raise BundleError(
-                f"{self.directory / 'config.json'} says that the weights are quantized (quantization_config).",
-                "Give the model that it was made from, in 16 or 32 bits.",
-            )
+        self._gptq = None if self._native else self._gptq_format()
+        self.quantized = bool(self.packed) or self._gptq is not None
+
+    def renamed(self, prefix: str, other: str) -> Weights:
+        """The same weights, those whose names begin with `prefix` beginning with `other` instead."""
+        weights = copy(self)
+        weights._tensors = {
+            other + name.removeprefix(prefix) if name.startswith(prefix) else name: tensor
+            for name, tensor in self._tensors.items()
+        }
+        return weights
 
     def names(self) -> Iterator[str]:
         """The names of the tensors in the files."""
         return iter(self._tensors)
 
     def vector(self, name: str, size: int) -> Float32:
-        """A float tensor `[size]` as float32.
+        """The weight `[size]` of a norm, as float32.
 
         Raises:
             BundleError: it is missing, or of another shape or type.
         """
-        tensor = self._float(f"{name}.weight", (size,))
-        return tensor.to_float32() if isinstance(tensor, BFloat16) else tensor.astype(np.float32)
+        return _to_float32(self._float(f"{name}.weight", (size,)))
+
+    def bias(self, name: str, rows: int | tuple[int, ...]) -> Float32:
+        """The bias of a weight, float32 `[rows]`; `rows` has one number for each part of a fused one.
+
+        Raises:
+            BundleError: it is missing, or of another shape or type.
+        """
+        parts = self._parts(name, rows, "bias")
+        return np.concatenate([_to_float32(self._float(f"{part}.bias", (count,))) for part, count in parts])
 
     def linear(self, name: str, rows: int | tuple[int, ...], columns: int) -> Linear:
         """A weight `[rows, columns]`; `rows` has one number for each part of a fused one.
@@ -113,14 +137,47 @@ class Weights:
         Raises:
             BundleError: it is missing, or of another shape or type.
         """
-        parts = (rows,) if isinstance(rows, int) else rows
         if name in self.packed:
-            return self._packed(name, sum(parts), columns)
+            return self._packed(name, rows if isinstance(rows, int) else sum(rows), columns)
+        return _stack([self._whole(part, count, columns) for part, count in self._parts(name, rows, "weight")])
+
+    def _parts(self, name: str, rows: int | tuple[int, ...], kind: str) -> list[tuple[str, int]]:
+        """The names under which the parts of a weight or bias are stored, and their rows."""
+        if isinstance(rows, int):
+            return [(name, rows)]
         prefix, _, last = name.rpartition(".")
-        if self._native or last not in FUSED:
-            return self._float(f"{name}.weight", (sum(parts), columns))
-        names = [f"{prefix}.{part}.weight" for part in FUSED[last]]
-        return _stack([self._float(part, (count, columns)) for part, count in zip(names, parts, strict=True)])
+        # Some families have their projections fused in the checkpoint.
+        if self._native or f"{name}.{kind}" in self._tensors or f"{name}.qweight" in self._tensors:
+            return [(name, sum(rows))]
+        return list(zip([f"{prefix}.{part}" for part in FUSED[last]], rows, strict=True))
+
+    def _whole(self, name: str, rows: int, columns: int) -> Whole:
+        if self._gptq and f"{name}.qweight" in self._tensors:
+            return self._quantized(self._gptq, name, rows, columns)
+        return self._float(f"{name}.weight", (rows, columns))
+
+    def _gptq_format(self) -> gptq.Format | None:
+        values, source = self.config.get("quantization_config"), self.directory / "config.json"
+        if values is None and (self.directory / "quantize_config.json").is_file():
+            source = self.directory / "quantize_config.json"
+            values = read_json(source)
+        if values is None:
+            return None
+        if not isinstance(values, dict):
+            raise BundleError(f"{source}: its quantization_config is no object.", _DAMAGED)
+        return gptq.Format.from_json(values, str(source))
+
+    def _quantized(self, format: gptq.Format, name: str, rows: int, columns: int) -> PackedWeight:
+        qweight, qzeros = (self._get(f"{name}.{part}", ("I32",)).array for part in ("qweight", "qzeros"))
+        scales = self._get(f"{name}.scales", _FLOATS)
+        g_idx = self._get(f"{name}.g_idx", ("I32",)).array if f"{name}.g_idx" in self._tensors else None
+        if qweight.ndim != 2 or qweight.shape[1] != rows:
+            self._misfit(f"{name}.qweight", qweight.shape, (columns, rows))
+        half = BFloat16(scales.array).to_float32() if scales.dtype == "BF16" else scales.array
+        try:
+            return gptq.unpack(format, qweight, qzeros, half, g_idx, columns)
+        except ValueError as error:
+            raise BundleError(f"{self.directory}: {name} is damaged: {error}.", _DAMAGED) from error
 
     def _packed(self, name: str, rows: int, columns: int) -> PackedWeight:
         shape = self.packed[name]
@@ -232,6 +289,8 @@ def _files(directory: Path) -> list[Path]:
         return [directory / "model.safetensors"]
     index = directory / "model.safetensors.index.json"
     if not index.is_file():
+        if named := sorted(directory.glob(GPTQ_FILES)):
+            return named
         raise BundleError(f"{directory} has no model.safetensors.", "Weights have to be safetensors files.")
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
@@ -259,8 +318,19 @@ def _packed_shapes(metadata: dict[str, str], path: Path) -> dict[str, dict[str, 
     return dict(packed)
 
 
-def _stack(parts: list[FloatWeight]) -> FloatWeight:
+def _stack(parts: list[Whole]) -> Linear:
     """The parts' rows one after the other, in their own type where it is one."""
-    if all(isinstance(part, BFloat16) for part in parts):
-        return BFloat16(np.concatenate([part.bits for part in parts if isinstance(part, BFloat16)]))
-    return np.concatenate([part.to_float32() if isinstance(part, BFloat16) else part for part in parts])
+    if len(parts) == 1:
+        return parts[0]
+    quantized = [part for part in parts if isinstance(part, PackedWeight)]
+    floats = [part for part in parts if not isinstance(part, PackedWeight)]
+    if quantized:
+        together = not floats and all(packing.alike(part, quantized[0]) for part in quantized)
+        return packing.concatenate(quantized) if together else tuple(parts)
+    if all(isinstance(part, BFloat16) for part in floats):
+        return BFloat16(np.concatenate([part.bits for part in floats if isinstance(part, BFloat16)]))
+    return np.concatenate([part.to_float32() if isinstance(part, BFloat16) else part for part in floats])
+
+
+def _to_float32(tensor: FloatWeight) -> Float32:
+    return tensor.to_float32() if isinstance(tensor, BFloat16) else tensor.astype(np.float32)

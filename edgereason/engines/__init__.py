@@ -29,6 +29,8 @@ def engine_for(path: Path) -> str:
     for engine, file in _FILES.items():
         if (path / file).is_file() or (path / f"{file}.index.json").is_file():
             return engine
+    if any(path.glob("gptq_model*.safetensors")):  # AutoGPTQ's own name for its files
+        return "native"
     raise BundleError(f"{path} holds no model.", f"One of {', '.join(_FILES.values())} has to be there.")
 
 

@@ -72,7 +72,7 @@ class NativeEngine:
         self._model: Any = self._family.load(cpu, weights)
         cpu.set_threads(threads or default_threads())
         # A model in full precision is the reference, so its cache and its adapters are too.
-        self._exact = not weights.packed
+        self._exact = not weights.quantized
         self._adapters: dict[int, LoraAdapter] = {}
         self._next_adapter = 0
         # A pass reads all weights, so two at a time would be slower than one after the other.
@@ -205,7 +205,7 @@ class NativeEngine:
             sessions = [work[piece.step].session for piece in pieces]
             rows = self._ops.Rows(
                 [
-                    cpu.Segment(session.cache, len(ids), _index(session.adapter), outputs)
+                    cpu.Segment(session.cache, len(ids), _index(session.adapter), outputs, session.capacity)
                     for session, (_, ids, outputs) in zip(sessions, pieces, strict=True)
                 ]
             )
