@@ -12,9 +12,20 @@ from types import ModuleType
 from typing import Any
 
 from edgereason.errors import BundleError
-from edgereason.models import llama
+from edgereason.models import gemma2, gemma3, granite, llama, mistral, phi3, qwen2, qwen3, smollm3
 
-FAMILIES: dict[str, ModuleType] = {"llama": llama}
+FAMILIES: dict[str, ModuleType] = {
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "gemma3_text": gemma3,
+    "granite": granite,
+    "llama": llama,
+    "mistral": mistral,
+    "phi3": phi3,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "smollm3": smollm3,
+}
 """From the `model_type` of a `config.json` to the family's module."""
 
 

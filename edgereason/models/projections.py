@@ -33,23 +33,30 @@ class Projections:
         self._ops = ops
         self._weights = weights
 
-    def __call__(self, name: str, rows: int | tuple[int, ...], columns: int) -> Any:
+    def __call__(self, name: str, rows: int | tuple[int, ...], columns: int, bias: bool = False) -> Any:
         """A weight `[rows, columns]`, prepared; `rows` has one number for each part of a fused one.
+
+        With `bias` its bias is loaded as well, and belongs to the prepared weight.
 
         Raises:
             BundleError: it is missing, damaged, or of another shape or type.
         """
         try:
-            weight = self._ops.prepare(self._weights.linear(name, rows, columns))
+            added = self._weights.bias(name, rows) if bias else None
+            weight = self._ops.prepare(self._weights.linear(name, rows, columns), added)
         except ValueError as error:
             raise BundleError(
                 f"{self._weights.directory}: {name} is damaged: {error}.", "Export the model again."
             ) from error
-        self.found[name] = Projection(weight, 0, rows if isinstance(rows, int) else sum(rows), columns)
         if isinstance(rows, tuple):
             prefix, _, last = name.rpartition(".")
             first = 0
-            for part, count in zip(FUSED[last], rows, strict=True):
-                self.found[f"{prefix}.{part}"] = Projection(weight, first, count, columns)
+            for index, (part, count) in enumerate(zip(FUSED[last], rows, strict=True)):
+                alone = isinstance(weight, tuple)
+                self.found[f"{prefix}.{part}"] = Projection(
+                    weight[index] if alone else weight, 0 if alone else first, count, columns
+                )
                 first += count
+        if not isinstance(weight, tuple):
+            self.found[name] = Projection(weight, 0, rows if isinstance(rows, int) else sum(rows), columns)
         return weight

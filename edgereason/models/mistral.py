@@ -1,0 +1,19 @@
+"""Mistral: Llama's block with a sliding window in every layer (Mistral 7B, arXiv 2310.06825)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from edgereason.models.config import integer, read, refuse, windows
+from edgereason.models.llama import Model, build, forward
+from edgereason.weights import Weights
+
+__all__ = ["forward", "load"]
+
+
+def load(ops: ModuleType, weights: Weights) -> Model:
+    """See `edgereason.models.llama.load`."""
+    values = weights.config
+    refuse(values, hidden_act="silu")
+    sliding = [values.get("sliding_window") is not None] * integer(values, "num_hidden_layers")
+    return build(ops, weights, read(values, windows=windows(values, sliding)))

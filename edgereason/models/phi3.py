@@ -1,0 +1,24 @@
+"""Phi-3, Phi-3.5 and Phi-4-mini: Llama's block, of whose heads a part may turn (Phi-3, arXiv 2404.14219).
+
+Checkpoints have q, k and v in one `qkv_proj`, gate and up in one `gate_up_proj`, and longrope for long contexts.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from edgereason.models.config import integer, read, refuse, windows
+from edgereason.models.llama import Model, build, forward
+from edgereason.weights import Weights
+
+__all__ = ["forward", "load"]
+
+
+def load(ops: ModuleType, weights: Weights) -> Model:
+    """See `edgereason.models.llama.load`."""
+    values = weights.config
+    refuse(values, hidden_act="silu", attention_bias=False)
+    sliding = [values.get("sliding_window") is not None] * integer(values, "num_hidden_layers")
+    # The layout of a checkpoint's rotary embeddings before "yarn" was another method's name.
+    c = read({"rms_norm_eps": 1e-5, **values}, windows=windows(values, sliding))
+    return build(ops, weights, c)

@@ -1,0 +1,44 @@
+"""SmolLM3: Llama's block, with no positional embedding in every fourth layer (NoPE, arXiv 2501.18795)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from edgereason.errors import BundleError
+from edgereason.models.config import flag, integer, layer_types, read, refuse, windows
+from edgereason.models.llama import Model, build, forward
+from edgereason.weights import Weights
+
+__all__ = ["forward", "load"]
+
+
+def load(ops: ModuleType, weights: Weights) -> Model:
+    """See `edgereason.models.llama.load`."""
+    values = {"tie_word_embeddings": True, **weights.config}
+    refuse(values, hidden_act="silu")
+    turning = _turning(values)
+    sliding = [False] * len(turning)
+    if flag(values, "use_sliding_window") and values.get("sliding_window") is not None:
+        sliding = layer_types(values, [not turns for turns in turning])
+    bias = flag(values, "attention_bias")
+    c = read(
+        values,
+        layer_ropes=tuple(0 if turns else None for turns in turning),
+        windows=windows(values, sliding),
+        qkv_bias=bias,
+        o_bias=bias,
+        mlp_bias=flag(values, "mlp_bias"),
+    )
+    return build(ops, weights, c)
+
+
+def _turning(values: dict[str, Any]) -> list[bool]:
+    """Which layers have rotary embeddings: `no_rope_layers`, which has a one for each that does."""
+    layers, turning = integer(values, "num_hidden_layers"), values.get("no_rope_layers")
+    if turning is None:
+        interval = integer(values, "no_rope_layer_interval", 4)
+        return [(index + 1) % interval != 0 for index in range(layers)]
+    if not isinstance(turning, list) or len(turning) != layers:
+        raise BundleError("config.json: no_rope_layers has to have a number for each layer.")
+    return [bool(turns) for turns in turning]
