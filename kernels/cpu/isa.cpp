@@ -11,6 +11,14 @@
 #else
 #include <cpuid.h>
 #endif
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32)
+#include <windows.h>
+#endif
 #endif
 
 namespace edgereason {
@@ -19,6 +27,7 @@ namespace {
 struct Features {
   bool avx2, fma, f16c, avx_vnni, avx512f, avx512bw, avx512dq, avx512vl, avx512_vnni, avx512_bf16;
   bool amx_tile, amx_int8, amx_bf16;
+  bool dotprod, i8mm;  // ARM's FEAT_DotProd and FEAT_I8MM
 };
 
 #ifdef EDGEREASON_X86
@@ -74,6 +83,35 @@ Features detect() {
   f.amx_int8 = tiles && bit(seven.edx, 25);
   return f;
 }
+#elif defined(__aarch64__) && defined(__linux__)
+// Documentation/arch/arm64/elf_hwcaps.rst of Linux; the bits' names are missing in old headers.
+Features detect() {
+  constexpr unsigned long kDotProd = 1ul << 20, kI8mm = 1ul << 13;
+  Features f{};
+  f.dotprod = (getauxval(AT_HWCAP) & kDotProd) != 0;
+  f.i8mm = (getauxval(AT_HWCAP2) & kI8mm) != 0;
+  return f;
+}
+#elif defined(__aarch64__) && defined(__APPLE__)
+Features detect() {
+  const auto has = [](const char* name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  Features f{};
+  f.dotprod = has("hw.optional.arm.FEAT_DotProd");
+  f.i8mm = has("hw.optional.arm.FEAT_I8MM");
+  return f;
+}
+#elif defined(_M_ARM64) || (defined(__aarch64__) && defined(_WIN32))
+// PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE and PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE, which old headers lack.
+Features detect() {
+  Features f{};
+  f.dotprod = IsProcessorFeaturePresent(43);
+  f.i8mm = IsProcessorFeaturePresent(66);
+  return f;
+}
 #else
 Features detect() {
   return {};
@@ -112,7 +150,9 @@ std::vector<std::string> cpu_features() {
                                               {"avx512_bf16", f.avx512_bf16},
                                               {"amx_tile", f.amx_tile},
                                               {"amx_int8", f.amx_int8},
-                                              {"amx_bf16", f.amx_bf16}};
+                                              {"amx_bf16", f.amx_bf16},
+                                              {"dotprod", f.dotprod},
+                                              {"i8mm", f.i8mm}};
   std::vector<std::string> names;
   for (const auto& [name, has] : all)
     if (has) names.emplace_back(name);
@@ -132,6 +172,12 @@ std::vector<const Kernels*> available_kernels() {
 #endif
 #ifdef EDGEREASON_AVX2
   if (avx2) found.push_back(avx2_kernels());
+#endif
+#ifdef EDGEREASON_I8MM
+  if (f.dotprod && f.i8mm) found.push_back(i8mm_kernels());
+#endif
+#ifdef EDGEREASON_NEON
+  if (f.dotprod) found.push_back(neon_kernels());
 #endif
   found.push_back(scalar_kernels());
   return found;

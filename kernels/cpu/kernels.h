@@ -42,7 +42,8 @@ struct DenseWeight {  // row-major [rows, columns]
 //
 // Activations of a packed product come in tiles of `tile_rows` rows (fewer in the last). A tile of R rows holds, for
 // each block of 32 inputs: s8 [R, 32], the scales f32 [R], and s32 [R]: the sums of the 32 values times a factor, which
-// carry the weights' zero point (see `packed_factor`). 40 bytes per row and block, read in order by every panel.
+// carry the weights' zero point (see `linear`). 40 bytes per row and block, read in order by every panel. Who fills a
+// tile also reads it: an instruction set may put the 32 R values in another order.
 struct PackedProduct {
   PackedWeight w;
   const uint8_t* tiles;
@@ -138,5 +139,7 @@ const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avxvnni_kernels();
 const Kernels* avx512vnni_kernels();
+const Kernels* neon_kernels();
+const Kernels* i8mm_kernels();
 
 }  // namespace edgereason
