@@ -54,6 +54,22 @@ def test_fractions_are_of_what_the_machine_reads_and_multiplies() -> None:
     assert engine["prefill_of_int8_rate"] == pytest.approx(0.02)  # 50 times 0.8 of 2,000 billion operations
 
 
+def test_the_machines_limits_are_the_highest_of_all_rounds() -> None:
+    measured = [{"native": dict.fromkeys(report.FIGURES, 50.0)}] * 3
+    seen = [*limits(1, 10.0, 1.0), *limits(1, 30.0, 2.0), *limits(1, 20.0, 1.5)]
+    machine = report.summarize(measured, seen, {"native": 1}, 1)["machine"]
+    assert (machine["read_gb_s"], machine["int8_tops"]) == (30.0, 2.0)
+    assert machine["int8_tops_by_isa"] == {"avx2": 0.5, "avx512vnni": 2.0}
+
+
+def test_the_table_says_when_others_disturbed(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = [{"native": {**dict.fromkeys(report.FIGURES, 50.0), "others": share}} for share in (0.1, 0.4, 0.9)]
+    results = report.summarize(measured, limits(3), {"native": 1}, 1)
+    described = {"shape": "tiny", "threads": 2, "prompt_tokens": 256, "new_tokens": 64}
+    report.show({**described, **results, "skipped": {}})
+    assert "40%" in capsys.readouterr().out
+
+
 def test_an_unknown_cpu_has_no_int8_rate() -> None:
     measured = [{"native": dict.fromkeys(report.FIGURES, 50.0)}]
     results = report.summarize(measured, [Limits(30, 30, {})], {"native": 1}, 1)
