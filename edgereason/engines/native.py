@@ -21,6 +21,7 @@ from edgereason.engines.cpu import default_threads
 from edgereason.engines.native_adapters import attach_adapter, detach_adapter
 from edgereason.engines.native_session import NativeSession
 from edgereason.errors import BundleError, ContextError, EngineError, UsageError
+from edgereason.models.rope import Rope
 from edgereason.weights import Weights
 
 _CHUNK = 512
@@ -103,13 +104,24 @@ class NativeEngine:
     def restore(self, data: bytes, capacity: int | None = None) -> NativeSession:
         """A session with the tokens, keys and values that `NativeSession.save` wrote; its adapter has to be loaded.
 
+        Args:
+            data: What `save` returned.
+            capacity: Most tokens that it can hold; as before when None.
+
         Raises:
-            BundleError: the bytes are truncated, altered, or of another model, adapter or version.
+            BundleError: the bytes are truncated, altered, of another model, adapter or version, or of a capacity for
+                which the model turns its keys by other angles.
             ContextError: `capacity` exceeds `context_length`, or the tokens exceed `capacity`.
         """
         found = state.State.from_bytes(data)
         if found.model != self._fingerprint or found.cache_type not in CACHE_TYPES:
             raise BundleError("This session's state was computed by another model.", "Compute it again.")
+        capacity = found.capacity if capacity is None else capacity
+        if any(not np.array_equal(r.frequencies(found.capacity), r.frequencies(capacity)) for r in self._ropes()):
+            raise BundleError(
+                f"This session's state was computed for up to {found.capacity:,} tokens, which angles depend on.",
+                "Restore it without another capacity.",
+            )
         session = self.session(capacity, self._adapter_of(found.adapter), found.cache_type)
         self.check_capacity(session, len(found.ids))
         if found.shape != self._cache_shape() or len(found.cache) != session.cache.state_bytes(len(found.ids)):
@@ -118,7 +130,7 @@ class NativeEngine:
         session.take(found.ids)
         return session
 
-    def load_adapter(self, path: Path) -> int:
+    def load_adapter(self, path: str | Path) -> int:
         """Load a PEFT LoRA adapter, which sessions can use beside others and the base alone.
 
         Its factors are kept in 16 bits (in full precision as they are), its rows are computed in the same pass over
@@ -130,7 +142,7 @@ class NativeEngine:
         Raises:
             BundleError: files are missing or damaged, or it was trained on another base.
         """
-        adapter = read_adapter(path)
+        adapter = read_adapter(Path(path))
         with self._lock:
             index = self._next_adapter
             attach_adapter(self._ops, self._open_model().projections, index, adapter, exact=self._exact)
@@ -191,7 +203,9 @@ class NativeEngine:
     def describe(self, session: NativeSession, cache: npt.NDArray[np.uint8]) -> state.State:
         """A session's state, given its cache's bytes."""
         adapter = self._digest(session.adapter)
-        return state.State(self._fingerprint, adapter, session.cache.type, self._cache_shape(), session.ids, cache)
+        return state.State(
+            self._fingerprint, adapter, session.cache.type, self._cache_shape(), session.capacity, session.ids, cache
+        )
 
     def close(self) -> None:
         """Let go of the weights. Closing twice is allowed."""
@@ -263,6 +277,10 @@ class NativeEngine:
     def _cache_shape(self) -> tuple[int, int, int]:
         config = self._open_model().config
         return config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+
+    def _ropes(self) -> Sequence[Rope]:
+        ropes: Sequence[Rope] = self._open_model().config.ropes
+        return ropes
 
     @cached_property
     def _fingerprint(self) -> bytes:

@@ -2,8 +2,8 @@
 
 A family's module has `load(ops, weights) -> Model` and `forward(ops, model, ids, rows) -> logits`, where `ops` is a
 backend of `edgereason.kernels` and `rows` says which sequence, position and adapter each of the ids belongs to. The
-engine reads `vocab_size`, `max_position_embeddings`, `num_hidden_layers`, `num_key_value_heads` and `head_dim` of
-`Model.config`, and attaches adapters to `Model.projections`.
+engine reads `vocab_size`, `max_position_embeddings`, `num_hidden_layers`, `num_key_value_heads`, `head_dim` and `ropes`
+of `Model.config`, and attaches adapters to `Model.projections`.
 """
 
 from __future__ import annotations

@@ -165,17 +165,21 @@ void update_tile(const LowRankUpdate& job, int64_t panel, int64_t m) {
     }
   const int64_t left = job.columns - panel * kPanel, count = left < kPanel ? left : kPanel;
   for (int i = 0; i < RM; i++) {
-    float change[kPanel], *y = job.y + (m + i) * job.columns + panel * kPanel;
-    for (int p = 0; p < kParts; p++) Vec::store(change + p * kLanes, Vec::mul(sums[i][p], Vec::set1(job.scale)));
-    for (int64_t n = 0; n < count; n++) y[n] += change[n];
+    float last[kPanel] = {}, *y = job.y + (m + i) * job.columns + panel * kPanel;
+    float* out = count == kPanel ? y : last;
+    if (out == last) memcpy(last, y, sizeof(float) * size_t(count));
+    for (int p = 0; p < kParts; p++)
+      Vec::store(out + p * kLanes, Vec::fma(sums[i][p], Vec::set1(job.scale), Vec::load(out + p * kLanes)));
+    if (out == last) memcpy(y, last, sizeof(float) * size_t(count));
   }
 }
 
 template <Type T>
 void update_typed(const LowRankUpdate& job, int64_t begin, int64_t end) {
+  constexpr int kRows = kLanes >= 8 ? kLanes / 2 : 2;  // 8 sums in registers hide the latency of a multiplication
   for (int64_t panel = begin; panel < end; panel++) {
     int64_t m = 0;
-    for (; m + 4 <= job.m; m += 4) update_tile<T, 4>(job, panel, m);
+    for (; m + kRows <= job.m; m += kRows) update_tile<T, kRows>(job, panel, m);
     for (; m < job.m; m++) update_tile<T, 1>(job, panel, m);
   }
 }

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from dequantized import load_dequantized
+from families import FAMILIES, save_family
+from gptq_checkpoint import dequantized, save_gptq
 from peft import LoraConfig, PeftModel, get_peft_model
 from random_model import save_base
 from safetensors.numpy import load_file, save_file
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, EngineError, UsageError
@@ -39,7 +41,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 def write_adapter(base: Path, out: Path, dtype: torch.dtype = torch.float32, **settings: Any) -> Path:
     torch.manual_seed(5)
-    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     settings = {"r": 4, "lora_alpha": 8, "init_lora_weights": False, "task_type": "CAUSAL_LM", **settings}
     get_peft_model(model, LoraConfig(**settings)).to(dtype).save_pretrained(out)
     return out
@@ -58,7 +60,7 @@ def adapters(base: Path) -> dict[str, Path]:
 
 
 def unmerged(base: Path, adapter: Path | None) -> np.ndarray:
-    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     wrapped = model if adapter is None else PeftModel.from_pretrained(model, adapter)
     with torch.no_grad():
         return wrapped(torch.tensor([IDS])).logits[0].numpy()
@@ -111,6 +113,31 @@ def test_on_quantized_weights_an_adapter_adds_to_what_is_left_of_them(base, adap
         found = engine.session(adapter=engine.load_adapter(adapter)).advance(IDS, every=True)
         expected = unmerged(tmp_path / "dequantized", adapter)
         assert np.sqrt(((found - expected) ** 2).mean()) < 0.02 * np.ptp(expected), adapter
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_adapters_of_every_family_equal_peft(name, tmp_path):
+    save_family(name, tmp_path / "base")
+    adapter = write_adapter(tmp_path / "base", tmp_path / "adapter", target_modules="all-linear")
+    engine = NativeEngine(tmp_path / "base")
+    plain, adapted = engine.session(), engine.session(adapter=engine.load_adapter(adapter))
+    found = engine.advance([(plain, IDS, None), (adapted, IDS, None)])
+    for logits, reference in zip(found, [None, adapter], strict=True):
+        assert error_of(logits, unmerged(tmp_path / "base", reference)) < 1e-3
+    assert error_of(found[0], found[1]) > 1e-2
+
+
+def test_on_a_gptq_checkpoint_an_adapter_sees_inputs_in_their_own_order(tmp_path):
+    save_base(tmp_path / "base")
+    save_gptq(tmp_path / "base", tmp_path / "gptq", group_size=32, act_order=True)
+    adapter = write_adapter(tmp_path / "base", tmp_path / "adapter", target_modules=TARGETS)
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    model.load_state_dict(dequantized(tmp_path / "gptq"), strict=False)
+    model.save_pretrained(tmp_path / "dequantized")
+    engine = NativeEngine(tmp_path / "gptq")
+    found = engine.session(adapter=engine.load_adapter(adapter)).advance(IDS, every=True)
+    expected = unmerged(tmp_path / "dequantized", adapter)
+    assert np.sqrt(((found - expected) ** 2).mean()) < 0.02 * np.ptp(expected)
 
 
 def test_an_unloaded_adapter_is_gone(base, adapters):

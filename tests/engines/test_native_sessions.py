@@ -293,6 +293,19 @@ def test_a_state_of_another_model_or_adapter_is_refused(paths, tmp_path):
         other.restore(session.save(), capacity=5)
 
 
+def test_a_state_whose_angles_depend_on_the_capacity_keeps_it(tmp_path):
+    save_base(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
+    engine = NativeEngine(tmp_path)
+    session = engine.session(700)
+    session.advance(IDS)
+    with pytest.raises(BundleError, match="computed for up to 700 tokens, which angles depend on"):
+        engine.restore(session.save(), 500)
+    np.testing.assert_array_equal(engine.restore(session.save()).advance([4]), session.advance([4]))
+    short = engine.session(220)  # below the length of pretraining all angles are the same
+    short.advance(IDS)
+    assert engine.restore(short.save(), 250).capacity == 250
+
+
 def test_closed_sessions_refuse_everything(engine):
     session = engine.session()
     session.advance([1])

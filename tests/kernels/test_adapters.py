@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +32,7 @@ def products(draw):
     return {
         "cuts": cuts,
         "columns": draw(st.integers(1, 120)),
-        "packed": draw(st.booleans()),
+        "kind": draw(st.sampled_from(["float", "packed", "ordered"])),
         "kinds": draw(st.lists(st.sampled_from(["f32", "f16", "bf16"]), min_size=len(cuts), max_size=len(cuts))),
         "ranks": draw(st.lists(st.integers(0, 19), min_size=len(cuts), max_size=len(cuts))),
         "runs": draw(st.lists(st.tuples(st.integers(0, 9), st.integers(-1, 2)), max_size=4)),
@@ -38,11 +40,15 @@ def products(draw):
     }
 
 
-def random_case(cuts, columns, packed, kinds, ranks, runs, seed):
+def random_case(cuts, columns, kind, kinds, ranks, runs, seed):
     """A weight with adapters 0 and 1 (none of index 2), rows of activations, and what the adapters add to each."""
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((sum(cuts), columns)).astype(np.float32)
-    prepared = cpu.prepare(packing.quantize(weight, 4) if packed else weight)
+    if kind != "float":
+        weight = packing.quantize(weight, 4)
+    if kind == "ordered":  # inputs are stored in an order that adapters know nothing of
+        weight = replace(weight, order=generator.permutation(columns).astype(np.int32))
+    prepared = cpu.prepare(weight)
     counts = [count for count, _ in runs]
     x = generator.standard_normal((sum(counts), columns)).astype(np.float32)
     changes = {index: np.zeros((sum(cuts), columns)) for index in (-1, 0, 1, 2)}
