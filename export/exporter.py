@@ -74,7 +74,8 @@ def export(
     _require(format)
     from edgereason.export.inputs import check_pairing, describe, open_adapter, open_base
 
-    bases = {"guidance": open_base(base), "answer": open_base(answer_base if answer_base is not None else base)}
+    sources = {"guidance": base, "answer": base if answer_base is None else answer_base}
+    bases = {stage: open_base(sources[stage], format) for stage in STAGES}
     paths = {"guidance": Path(guidance_adapter), "answer": Path(answer_adapter)}
     adapters = {stage: open_adapter(paths[stage], _DEFAULT_PROMPTS[stage]) for stage in STAGES}
     for stage in STAGES:

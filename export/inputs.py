@@ -8,13 +8,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from edgereason import models
 from edgereason.bundle import file_sha256
 from edgereason.errors import BundleError, ExportError
 from edgereason.prompts import Prompt
 from edgereason.tokenizer import TOKENIZER_FILES, read_json
-
-FAMILIES = ("llama",)
-"""The values of `model_type` in config.json that can be exported."""
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
 
@@ -51,21 +49,34 @@ class Adapter:
         return self.path / "adapter_model.safetensors"
 
 
-def open_base(source: str | Path) -> Base:
+def families(format: str) -> tuple[str, ...]:
+    """The values of `model_type` in config.json that can be exported to a format."""
+    if format == "gguf":
+        from edgereason.export.gguf import FAMILIES  # its library may be missing
+
+        return tuple(sorted(FAMILIES))
+    if format == "onnx":
+        return ("llama",)
+    # Of models that see images as well, only the text part could be written.
+    return tuple(sorted(set(models.FAMILIES) - {"gemma3"}))
+
+
+def open_base(source: str | Path, format: str = "native") -> Base:
     """Open a base model from a directory, or download it from the hub by its id.
 
     Raises:
-        ExportError: it is not there, has no safetensors weights, or is of a family that cannot be exported.
+        ExportError: it is not there, has no safetensors weights, or is of a family that cannot be exported to `format`.
     """
     path = Path(source)
     if not path.is_dir():
         path = _download(str(source))
     config = _read_config(path / "config.json")
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if family not in families(format):
         raise ExportError(
-            f"{path / 'config.json'} names the architecture {family!r}, which cannot be exported.",
-            f"Families that can: {', '.join(FAMILIES)}.",
+            f"{path / 'config.json'} names the architecture {family!r}, which cannot be exported to {format}.",
+            f"Families that can: {', '.join(families(format))}."
+            + (" Or give --format native." if family in families("native") else ""),
         )
     weights = tuple(sorted(path.glob("*.safetensors")))
     if not weights:

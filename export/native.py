@@ -28,6 +28,8 @@ _TABLES = ("model.embed_tokens", "lm_head")
 _WHOLE = {part: whole for whole, parts in FUSED.items() for part in parts}
 _DTYPES = {"uint8": "U8", "float16": "F16", "float32": "F32"}
 _ALIGNMENT = 64
+_PLURALS = {"weight": "weights", "bias": "biases"}
+_Part = PackedWeight | npt.NDArray[Any]
 
 
 def write_native(
@@ -54,6 +56,7 @@ def write_native(
     items = tensors.items() if isinstance(tensors, Mapping) else tensors
     total = len(tensors) if isinstance(tensors, Mapping) else _expected_tensors(config)
     writer = _Packer(bits, group_size)
+    done = 0
     for done, (name, tensor) in enumerate(items, start=1):
         if name == "lm_head.weight" and config.get("tie_word_embeddings"):
             continue
@@ -61,6 +64,8 @@ def write_native(
         if progress:
             progress(done, max(done, total))
     writer.finish()
+    if progress and done < total:  # it was a guess
+        progress(done, done)
     metadata = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, "packed": json.dumps(writer.packed)}
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -78,32 +83,32 @@ class _Packer:
         self.packed: dict[str, dict[str, int]] = {}
         self._bits = bits
         self._group_size = group_size
-        self._waiting: dict[str, dict[str, PackedWeight | npt.NDArray[np.float16]]] = {}
+        self._waiting: dict[str, dict[str, _Part]] = {}
 
     def add(self, name: str, tensor: Float32) -> None:
         if not np.isfinite(tensor).all():
             raise ExportError(f"{name} has values that are not finite.", "Check the base and the adapter.")
         stem, _, kind = name.rpartition(".")
-        if kind != "weight" or tensor.ndim > 2:
+        if (kind, tensor.ndim) not in (("weight", 1), ("weight", 2), ("bias", 1)):
             raise ExportError(f"The native format has no place for {name} {list(tensor.shape)}.", "Use another format.")
-        if tensor.ndim == 1:
-            self.tensors[name] = np.ascontiguousarray(tensor, np.float32)
-            return None
         prefix, _, last = stem.rpartition(".")
+        part = np.ascontiguousarray(tensor, np.float32) if tensor.ndim == 1 else self._quantize(stem, tensor)
         if last not in _WHOLE:
-            return self._store(stem, [self._quantize(stem, tensor)])
-        whole = f"{prefix}.{_WHOLE[last]}"
+            return self._store(name, [part])
+        fused = _WHOLE[last]
+        whole = f"{prefix}.{fused}.{kind}"
         parts = self._waiting.setdefault(whole, {})
-        parts[last] = self._quantize(stem, tensor)
-        if len(parts) == len(FUSED[_WHOLE[last]]):
-            self._store(whole, [parts[part] for part in FUSED[_WHOLE[last]]])
+        parts[last] = part
+        if len(parts) == len(FUSED[fused]):
+            self._store(whole, [parts[name] for name in FUSED[fused]])
             del self._waiting[whole]
         return None
 
     def finish(self) -> None:
         for whole, parts in self._waiting.items():
-            missing = ", ".join(sorted(set(FUSED[whole.rpartition(".")[2]]) - set(parts)))
-            raise ExportError(f"{whole} lacks the weights of {missing}.", "Check the base.")
+            fused, kind = whole.split(".")[-2:]
+            missing = ", ".join(sorted(set(FUSED[fused]) - set(parts)))
+            raise ExportError(f"{whole} lacks the {_PLURALS[kind]} of {missing}.", "Check the base.")
 
     def _quantize(self, stem: str, tensor: Float32) -> PackedWeight | npt.NDArray[np.float16]:
         if self._bits == 16:
@@ -114,12 +119,12 @@ class _Packer:
             return half
         return packing.quantize(tensor, 8 if stem in _TABLES else self._bits, self._group_size)
 
-    def _store(self, name: str, parts: list[PackedWeight | npt.NDArray[np.float16]]) -> None:
+    def _store(self, name: str, parts: list[_Part]) -> None:
         quantized = [part for part in parts if isinstance(part, PackedWeight)]
         if not quantized:
-            self.tensors[f"{name}.weight"] = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+            self.tensors[name] = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
             return
-        weight = packing.concatenate(quantized)
+        weight, name = packing.concatenate(quantized), name.removesuffix(".weight")
         self.tensors[f"{name}.qweight"] = weight.qweight
         self.tensors[f"{name}.scales"] = weight.scales
         if weight.zeros is not None:

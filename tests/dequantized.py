@@ -20,6 +20,7 @@ def load_dequantized(model: PreTrainedModel, directory: Path) -> None:
         arrays = [tensors[f"{name}.{part}"] for part in ("qweight", "scales")]
         weight = torch.from_numpy(PackedWeight(*arrays, None, **shape).dequantize())
         prefix, _, last = name.rpartition(".")
-        targets = [f"{prefix}.{part}.weight".lstrip(".") for part in FUSED.get(last, (last,))]
+        parts = (last,) if f"{name}.weight" in state else FUSED[last]  # some families have them fused themselves
+        targets = [f"{prefix}.{part}.weight".lstrip(".") for part in parts]
         for target, rows in zip(targets, weight.split([len(state[target]) for target in targets]), strict=True):
             state[target].copy_(rows)

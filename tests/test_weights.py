@@ -91,7 +91,8 @@ def test_progress_ends_at_the_total(tmp_path):
     [
         ({"model.norm.weight": np.full(32, np.inf, np.float32)}, "not finite"),
         ({"model.layers.0.self_attn.k_proj.weight": None}, "lacks the weights of k_proj"),
-        ({"model.layers.0.self_attn.q_proj.bias": np.ones(32, np.float32)}, "no place for"),
+        ({"model.layers.0.self_attn.q_proj.bias": np.ones(32, np.float32)}, "lacks the biases of k_proj, v_proj"),
+        ({"model.rotary.inv_freq": np.ones(32, np.float32)}, "no place for"),
     ],
 )
 def test_weights_that_cannot_be_written_are_refused(tmp_path, change, message):
