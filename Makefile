@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO := build/demo
-Q ?= Tom has 12 apples. He buys 3 boxes with 6 apples each. How many apples does Tom have now?
+Q ?= Tom has 12 apples. He buys 3 more and gives 5 to Ann. How many apples does Tom have now?
 
 # Built by GCC 12 on a CPU with AMX, llama.cpp crashes in its first decode; without these instructions it does not.
 ifneq ($(filter x86_64 amd64,$(shell uname -m)),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,10 +37,12 @@ def merge(base: Base, adapter: Adapter, out: Path, report: Report | None = None)
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        base.path, dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
-    peft_model = PeftModel.from_pretrained(model, adapter.path, torch_device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT still calls what transformers has renamed
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            base.path, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+        peft_model = PeftModel.from_pretrained(model, adapter.path, torch_device="cpu")
     layers = [module for module in peft_model.modules() if isinstance(module, LoraLayer)]
     for done, layer in enumerate(layers, start=1):
         try:

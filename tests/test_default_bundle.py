@@ -1,0 +1,27 @@
+"""The bundle that ships inside the package: the example, answering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import TINY
+
+from edgereason import load
+from edgereason.bundle import DEFAULT_BUNDLE, Bundle
+from edgereason.evaluation import same_result
+from edgereason.export import export
+
+
+def test_it_is_what_export_makes_of_the_example(tmp_path: Path) -> None:
+    export(TINY / "base", TINY / "guidance", TINY / "answer", tmp_path / "out", format="native", bits=4)
+    assert Bundle.open(tmp_path / "out").to_json() == Bundle.open(DEFAULT_BUNDLE).to_json(), "make default-bundle"
+
+
+def test_it_answers_held_out_problems() -> None:
+    lines = (TINY / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    with load() as reasoner:
+        problems = [json.loads(line) for line in lines]
+        finals = [reasoner.ask(problem["question"]).final or "" for problem in problems]
+    right = sum(same_result(final, problem["result"]) for final, problem in zip(finals, problems, strict=True))
+    assert right >= 32  # the bar is 80% of 200 problems
