@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO := build/demo
+ASAN := build/asan
+ASAN_TESTS := tests/kernels $(wildcard tests/engines/test_native*.py)
+ARM_CXX ?= aarch64-linux-gnu-g++
+ARM_RUN ?= qemu-aarch64
 Q ?= Tom has 12 apples. He buys 3 more and gives 5 to Ann. How many apples does Tom have now?
 
 # Built by GCC 12 on a CPU with AMX, llama.cpp crashes in its first decode; without these instructions it does not.
@@ -12,11 +16,13 @@ LLAMA_FLAGS := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 endif
 
 NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -name '*.cpp' -o -name '*.h')
+NATIVE_TESTS := $(wildcard tests/kernels/*.cpp tests/kernels/*.h)
 EXAMPLE := $(shell find examples/tiny -type f)
 EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter examples/tiny/guidance \
 	--answer-adapter examples/tiny/answer --force
 
-.PHONY: demo test lint types docs pytest accuracy default-bundle bench-peers bench-peers-avx2 conformance clean
+.PHONY: demo test lint types docs pytest accuracy default-bundle bench-peers bench-peers-avx2 conformance \
+	test-arm test-asan clean
 
 demo: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
 	@$(BIN)/python examples/compare.py "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
@@ -26,7 +32,7 @@ test: lint pytest
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt,$(NATIVE_SOURCES))
+	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt,$(NATIVE_SOURCES)) $(NATIVE_TESTS)
 	$(MAKE) --no-print-directory types
 
 # mypy does not see the import hook that puts export/ and kernels/ into the package: it gets a tree of links that has them.
@@ -84,6 +90,37 @@ build/conformance/.downloaded: constraints.txt
 	$(PIP) download --quiet --no-binary :all: --no-deps --no-build-isolation --constraint constraints.txt \
 		--dest $(@D) llama-cpp-python
 	cd $(@D) && tar -xzf llama_cpp_python-*.tar.gz
+	touch $@
+
+# The ARM kernels under an emulator: with i8mm, with dot products only, and with neither.
+test-arm:
+	@command -v cmake >/dev/null && command -v $(ARM_CXX) >/dev/null && command -v $(ARM_RUN) >/dev/null || \
+		{ echo "test-arm needs cmake, $(ARM_CXX) and $(ARM_RUN): apt-get install cmake g++-aarch64-linux-gnu qemu-user"; exit 1; }
+	cmake -S . -B build/arm -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) \
+		-DCMAKE_EXE_LINKER_FLAGS=-static -DEDGEREASON_PYTHON=OFF -DEDGEREASON_AGREEMENT=ON
+	cmake --build build/arm
+	$(ARM_RUN) -cpu max build/arm/agreement --expect i8mm,neon,scalar
+	$(ARM_RUN) -cpu neoverse-n1 build/arm/agreement --expect neon,scalar
+	$(ARM_RUN) -cpu cortex-a72 build/arm/agreement --expect scalar
+
+# The kernels and the native engine under AddressSanitizer and UBSan, with the checks of a debug build. Python itself is
+# not built so: the sanitizer's library has to be there before it, and what Python keeps until its end is no leak.
+# Pytest runs elsewhere than here, where `import edgereason` would find the sources instead of the installed package.
+test-asan: $(ASAN)/.installed
+	$(ASAN)/cmake/agreement
+	cd $(ASAN) && PYTHONDONTWRITEBYTECODE=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		$(CURDIR)/$(ASAN)/env/bin/python -m pytest -p no:cacheprovider $(ASAN_TESTS:%=$(CURDIR)/%)
+
+# An environment with our package alone, which borrows everything else from .venv.
+$(ASAN)/.installed: .venv/.dependencies $(NATIVE_SOURCES) $(NATIVE_TESTS) $(shell find edgereason export kernels -name '*.py')
+	test -x $(ASAN)/env/bin/python || $(BIN)/python -m venv --without-pip $(ASAN)/env
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(ASAN)/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	CXX=$(CXX) $(ASAN)/env/bin/python -m pip --disable-pip-version-check install --quiet --ignore-installed \
+		--no-build-isolation --no-deps --config-settings build-dir=$(ASAN)/cmake \
+		--config-settings cmake.build-type=Debug --config-settings cmake.define.CMAKE_CXX_FLAGS_DEBUG="-g -O1" \
+		--config-settings cmake.define.EDGEREASON_SANITIZE=ON --config-settings cmake.define.EDGEREASON_AGREEMENT=ON .
 	touch $@
 
 # The pages that are written from the program.
