@@ -1,4 +1,5 @@
 // AVX2 without dot-product instructions: vpmaddubsw adds pairs of u8 * s8 products in 16 bits, with saturation.
+#include <assert.h>
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 // AVX-512 with VNNI: one register holds the sixteen output rows of a block, one vpdpbusd multiplies four inputs of
 // each.
+#include <assert.h>
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -48,6 +49,7 @@ struct Vec {
 constexpr int kTileRows = 6;
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
+  assert(0 < rows && rows <= kTileRows && columns <= blocks * kBlock);
   for (int64_t b = 0; b < blocks; b++, tile += rows * kTileRowBytes) {
     const int64_t left = columns - b * kBlock, count = left > 0 ? left : 0;  // none in blocks that only pad a group
     const __mmask32 mask = count >= kBlock ? ~__mmask32(0) : (__mmask32(1) << count) - 1;
@@ -194,6 +196,8 @@ void packed_typed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*
 }
 
 void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
+  assert(reinterpret_cast<uintptr_t>(scratch) % 64 == 0);
   job.w.zeros ? packed_typed<true>(job, begin, end, scratch) : packed_typed<false>(job, begin, end, scratch);
 }
 

@@ -1,4 +1,5 @@
 // AVX-VNNI: AVX2's register width with the dot product of AVX-512 (Alder Lake and later, Zen 5).
+#include <assert.h>
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>

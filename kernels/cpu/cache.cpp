@@ -1,6 +1,7 @@
 #include "cache.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 #include <new>
 
@@ -39,6 +40,7 @@ void visit_head(const CacheShape& shape, uint8_t* head, uint8_t* state, int64_t 
 
 template <class F>
 void visit(const Cache& cache, uint8_t* state, int64_t length, F&& f) {
+  assert(0 <= length && length <= int64_t(cache.pages().size()) * kPage);
   const CacheShape& shape = cache.shape();
   const int64_t heads = shape.layers * shape.kv_heads, head_state = cache.state_bytes(length) / heads;
   for (int64_t head = 0; head < heads; head++)

@@ -3,7 +3,7 @@
 // A unit includes this inside its anonymous namespace after defining `Vec`:
 //   reg, lanes, registers; zero, set1, load, store, load_f16, store_f16, load_bf16, load_s8; add, sub, mul, div, fma (a
 //   * b + c), max; sum and highest over the lanes; round, and scale (v 2^n) for exp.
-// and <math.h>, <string.h> and "kernels.h" outside of it.
+// and <assert.h>, <math.h>, <string.h> and "kernels.h" outside of it. Debug builds assert that indices are in bounds.
 
 using reg = Vec::reg;
 constexpr int kLanes = Vec::lanes;
@@ -136,6 +136,7 @@ void dense_typed(const DenseProduct& job, int64_t begin, int64_t end) {
 }
 
 void dense(const DenseProduct& job, int64_t begin, int64_t end) {
+  assert(0 <= begin && begin <= end && end <= job.w.rows);
   switch (job.w.type) {
     case Type::f32:
       return dense_typed<Type::f32>(job, begin, end);
@@ -155,6 +156,7 @@ void update_tile(const LowRankUpdate& job, int64_t panel, int64_t m) {
   constexpr int kParts = kPanel / kLanes;
   const auto* up = static_cast<const typename E::type*>(job.up) + (panel - job.first) * job.rank * kPanel;
   const float* h = job.h + m * job.h_stride;
+  assert(job.first <= panel && panel < job.last && panel * kPanel < job.columns && m + RM <= job.m);
   reg sums[RM][kParts];
   for (int i = 0; i < RM; i++)
     for (int p = 0; p < kParts; p++) sums[i][p] = Vec::zero();

@@ -29,6 +29,7 @@ struct Head {
   float* scales;
 
   Head(const Attention& job, int64_t kv_head, int64_t position) {
+    assert(0 <= kv_head && kv_head < job.kv_heads && 0 <= position && position < job.position + job.rows);
     uint8_t* page = job.pages[position / kPage] + job.layer_offset + kv_head * job.head_bytes;
     keys = reinterpret_cast<element*>(page);
     values = keys + kPage * job.dim;
@@ -204,6 +205,7 @@ void attend(const Attention& job, int64_t kv_head, int64_t begin, int64_t index,
 
 template <Type T>
 void attention_typed(const Attention& job, int64_t kv_head, int64_t begin, int64_t end, float* scratch) {
+  assert(0 <= begin && begin <= end && end <= job.rows && job.dim <= kMaxHeadDim && job.heads % job.kv_heads == 0);
   const int64_t queries = (end - begin) * (job.heads / job.kv_heads);
   int64_t i = 0;
   for (; i + 4 <= queries; i += 4) attend<T, 4>(job, kv_head, begin, i, scratch);

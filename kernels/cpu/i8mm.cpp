@@ -5,6 +5,7 @@
 // two by 32 bits gives eight inputs of two rows: one instruction for each operand, none when the panel is prepared for
 // many rows. The activations come in pairs of rows, so that each 16 bytes of a tile are an operand.
 #include <arm_neon.h>
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -198,6 +199,7 @@ void packed_typed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*
 }
 
 void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
   if (job.w.bits == 4)
     job.w.zeros ? packed_typed<Format::nibbles, true>(job, begin, end, scratch)
                 : packed_typed<Format::nibbles, false>(job, begin, end, scratch);

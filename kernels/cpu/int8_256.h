@@ -53,6 +53,7 @@ struct Vec {
 constexpr int kTileRows = 4;
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
+  assert(0 < rows && rows <= kTileRows && columns <= blocks * kBlock);
   for (int64_t b = 0; b < blocks; b++, tile += rows * kTileRowBytes) {
     const int64_t left = columns - b * kBlock, count = left > 0 ? left : 0;  // none in blocks that only pad a group
     for (int r = 0; r < rows; r++) {
@@ -221,5 +222,7 @@ void packed_typed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*
 }
 
 void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
+  assert(reinterpret_cast<uintptr_t>(scratch) % 64 == 0);
   job.w.zeros ? packed_typed<true>(job, begin, end, scratch) : packed_typed<false>(job, begin, end, scratch);
 }

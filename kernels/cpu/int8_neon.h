@@ -42,6 +42,7 @@ struct Vec {
 #include "generic.h"
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
+  assert(0 < rows && columns <= blocks * kBlock);
   for (int64_t b = 0; b < blocks; b++, tile += rows * kTileRowBytes) {
     const int64_t left = columns - b * kBlock, count = left > 0 ? left : 0;  // none in blocks that only pad a group
     for (int r = 0; r < rows; r++) {

@@ -1,6 +1,7 @@
 // ARMv8.2 with dot products (Cortex-A75 and later, Apple A11 and later; optional before ARMv8.4): sdot adds four s8 *
 // s8 products to each of four sums.
 #include <arm_neon.h>
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -84,6 +85,7 @@ void packed_typed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*
 }
 
 void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
   if (job.w.bits == 4)
     job.w.zeros ? packed_typed<Format::nibbles, true>(job, begin, end, scratch)
                 : packed_typed<Format::nibbles, false>(job, begin, end, scratch);

@@ -1,6 +1,7 @@
 #include "operations.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdlib>
 #include <new>
 
@@ -53,6 +54,7 @@ float scale_of(const PackedWeight& w, int64_t index) {
 }
 
 void dequantize_row(const PackedWeight& w, int64_t row, float* y) {
+  assert(0 <= row && row < w.rows);
   const int64_t panel = row / kPanel, r = row % kPanel, group_blocks = w.blocks / w.groups;
   const int64_t block_bytes = kPanel * kBlock * w.bits / 8;
   for (int64_t g = 0; g < w.groups; g++) {

@@ -1,6 +1,7 @@
 // The rows of one pass over the weights: whose tokens they are, and which adapters they have.
 #pragma once
 
+#include <cassert>
 #include <tuple>
 #include <vector>
 
@@ -60,6 +61,7 @@ class Rows {
       job.type = shape.type;
       job.rows = segment.count;
       job.position = segment.position;
+      assert(job.position + job.rows <= int64_t(segment.pointers.size()) * kPage);
       jobs.push_back(job);
       first += segment.count;
     }

@@ -1,4 +1,5 @@
 // The reference: plain C++ for any machine, and what every other instruction set is tested against.
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -45,6 +46,7 @@ Vec::reg Vec::load_bf16(const uint16_t* p) {
 constexpr int kTileRows = 4;
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
+  assert(0 < rows && rows <= kTileRows && columns <= blocks * kBlock);
   for (int64_t b = 0; b < blocks; b++, tile += rows * kTileRowBytes)
     for (int r = 0; r < rows; r++) {
       const float* from = x + r * columns + b * kBlock;
@@ -74,6 +76,7 @@ void unpack(const uint8_t* block, int bits, int r, int32_t* out) {
 }
 
 void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*) {
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
   const PackedWeight& w = job.w;
   const int64_t per_group = w.blocks / w.groups, block_bytes = kPanel * kBlock * w.bits / 8;
   for (int64_t m = 0; m < job.m; m++) {
