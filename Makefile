@@ -105,12 +105,13 @@ test-arm:
 
 # The kernels and the native engine under AddressSanitizer and UBSan, with the checks of a debug build. Python itself is
 # not built so: the sanitizer's library has to be there before it, and what Python keeps until its end is no leak.
-# Pytest runs elsewhere than here, where `import edgereason` would find the sources instead of the installed package.
+# Two tests of memory in use are left out: AddressSanitizer holds freed memory back. Pytest runs elsewhere than here,
+# where `import edgereason` would find the sources instead of the installed package.
 test-asan: $(ASAN)/.installed
 	$(ASAN)/cmake/agreement
 	cd $(ASAN) && PYTHONDONTWRITEBYTECODE=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		$(CURDIR)/$(ASAN)/env/bin/python -m pytest -p no:cacheprovider $(ASAN_TESTS:%=$(CURDIR)/%)
+		$(CURDIR)/$(ASAN)/env/bin/python -m pytest -p no:cacheprovider -k "not no_memory_behind" $(ASAN_TESTS:%=$(CURDIR)/%)
 
 # An environment with our package alone, which borrows everything else from .venv.
 $(ASAN)/.installed: .venv/.dependencies $(NATIVE_SOURCES) $(NATIVE_TESTS) $(shell find edgereason export kernels -name '*.py')
