@@ -74,7 +74,7 @@ def save_gptq(
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load_file(source / "model.safetensors").items():
         stem = name.removesuffix(".weight")
-        if not stem.endswith("_proj") or name == stem:
+        if not stem.endswith("_proj") and not (more.get("lm_head") and stem == "lm_head"):
             tensors[name] = tensor
             continue
         columns = tensor.shape[1]

@@ -96,6 +96,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "8 bits": {"bits": 8, "group_size": 64},
     "8 bits, symmetric": {"bits": 8, "symmetric": True},
     "one group": {"group_size": -1},
+    "a quantized head": {"lm_head": True},
     "one group of 8 bits": {"group_size": -1, "bits": 8, "symmetric": True},
 }
 
@@ -116,7 +117,8 @@ def checkpoint(quantized: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("float")
-    save_merged(directory, hidden_size=128, num_attention_heads=4, head_dim=32, intermediate_size=192)
+    sizes = {"hidden_size": 128, "num_attention_heads": 4, "head_dim": 32, "intermediate_size": 192}
+    save_merged(directory, **sizes, vocab_size=320, tie_word_embeddings=False)
     return directory
 
 

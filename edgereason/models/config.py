@@ -10,6 +10,7 @@ from edgereason.models.rope import Rope, context_length
 
 MAX_HEAD_DIM = 512  # what the attention kernels have room for
 _LARGEST = 1 << 31
+_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read(values: dict[str, Any], **own: Any) -> Config:
     kv_heads = integer(values, "num_key_value_heads", heads)
     if heads % kv_heads or head_dim % 2 or head_dim > MAX_HEAD_DIM:
         raise BundleError(f"config.json: {heads} heads of {head_dim} elements do not fit {kv_heads} KV heads.")
-    layers = integer(values, "num_hidden_layers")
+    layers = layer_count(values)
     ropes = own.pop("ropes", None) or (Rope.from_json(values, head_dim),)
     fields: dict[str, Any] = {
         "vocab_size": integer(values, "vocab_size"),
@@ -89,6 +90,14 @@ def integer(values: dict[str, Any], name: str, default: int | None = None) -> in
     return value
 
 
+def layer_count(values: dict[str, Any]) -> int:
+    """`num_hidden_layers`, within what any model has: lists of that length are made of it before a weight is seen."""
+    layers = integer(values, "num_hidden_layers")
+    if layers > _MOST_LAYERS:
+        raise BundleError(f"config.json: num_hidden_layers is {layers}, more than {_MOST_LAYERS}.")
+    return layers
+
+
 def number(values: dict[str, Any], name: str, default: float) -> float:
     """A finite number that is not negative."""
     value = default if values.get(name) is None else values[name]
@@ -97,13 +106,16 @@ def number(values: dict[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def cap(values: dict[str, Any], name: str) -> float | None:
-    """A positive number, or None where the field is absent or null."""
-    if values.get(name) is None:
-        return None
-    if not (value := number(values, name, 0)):
-        raise BundleError(f"config.json: {name} is 0, it has to be positive or null.")
+def positive(values: dict[str, Any], name: str, default: float) -> float:
+    """A finite number above 0."""
+    if not (value := number(values, name, default)):
+        raise BundleError(f"config.json: {name} is 0, it has to be positive.")
     return value
+
+
+def cap(values: dict[str, Any], name: str) -> float | None:
+    """A number above 0, or None where the field is absent or null."""
+    return None if values.get(name) is None else positive(values, name, 1.0)
 
 
 def flag(values: dict[str, Any], name: str, default: bool = False) -> bool:
@@ -123,7 +135,7 @@ def layer_types(values: dict[str, Any], default: list[bool]) -> list[bool]:
     types = values.get("layer_types")
     if types is None:
         return default
-    if not isinstance(types, list) or len(types) != integer(values, "num_hidden_layers"):
+    if not isinstance(types, list) or len(types) != layer_count(values):
         raise BundleError("config.json: layer_types has to name one type for each layer.")
     for kind in types:
         if kind not in ("sliding_attention", "full_attention"):

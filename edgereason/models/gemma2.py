@@ -14,7 +14,18 @@ import numpy.typing as npt
 
 from edgereason.models import attention
 from edgereason.models.attention import Angles, Attention
-from edgereason.models.config import Config, cap, flag, integer, layer_types, number, read, refuse, windows
+from edgereason.models.config import (
+    Config,
+    cap,
+    flag,
+    integer,
+    layer_count,
+    layer_types,
+    positive,
+    read,
+    refuse,
+    windows,
+)
 from edgereason.models.projections import Projection, Projections
 from edgereason.weights import Weights
 
@@ -45,7 +56,7 @@ class Model:
 def load(ops: ModuleType, weights: Weights) -> Model:
     """See `edgereason.models.llama.load`."""
     values = {"head_dim": 256, "sliding_window": 4096, "tie_word_embeddings": True, **weights.config}
-    sliding = layer_types(values, [index % 2 == 0 for index in range(integer(values, "num_hidden_layers"))])
+    sliding = layer_types(values, [index % 2 == 0 for index in range(layer_count(values))])
     return build(ops, weights, config(values, windows=windows(values, sliding)))
 
 
@@ -57,7 +68,7 @@ def config(values: dict[str, Any], **own: Any) -> Config:
         values,
         qkv_bias=bias,
         o_bias=bias,
-        attention_multiplier=number(values, "query_pre_attn_scalar", 256) ** -0.5,
+        attention_multiplier=positive(values, "query_pre_attn_scalar", 256) ** -0.5,
         attn_logit_softcapping=cap(values, "attn_logit_softcapping"),
         final_logit_softcapping=cap(values, "final_logit_softcapping"),
         embedding_multiplier=integer(values, "hidden_size") ** 0.5,

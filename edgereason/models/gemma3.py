@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from edgereason.errors import BundleError
-from edgereason.models.config import integer, layer_types, windows
+from edgereason.models.config import integer, layer_count, layer_types, windows
 from edgereason.models.gemma2 import Model, build, config, forward
 from edgereason.models.rope import Rope
 from edgereason.weights import Weights
@@ -42,7 +42,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
         for prefix in _PREFIXES:
             weights = weights.renamed(prefix, "model.")
     values = {**_DEFAULTS, **values}
-    layers, pattern = integer(values, "num_hidden_layers"), integer(values, "sliding_window_pattern", 6)
+    layers, pattern = layer_count(values), integer(values, "sliding_window_pattern", 6)
     sliding = layer_types(values, [(index + 1) % pattern != 0 for index in range(layers)])
     c = config(
         values,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgereason.models import attention
 from edgereason.models.attention import Angles
-from edgereason.models.config import Config, flag, number, read, refuse
+from edgereason.models.config import Config, flag, positive, read, refuse
 from edgereason.models.llama import Layer, Model, build
 from edgereason.weights import Weights
 
@@ -28,7 +28,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
         qkv_bias=bias,
         o_bias=bias,
         mlp_bias=flag(values, "mlp_bias"),
-        **{name: number(values, name, 1.0) for name in multipliers},
+        **{name: positive(values, name, 1.0) for name in multipliers},
     )
     return build(ops, weights, c)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from edgereason.models.config import integer, read, refuse, windows
+from edgereason.models.config import layer_count, read, refuse, windows
 from edgereason.models.llama import Model, build, forward
 from edgereason.weights import Weights
 
@@ -15,5 +15,5 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     """See `edgereason.models.llama.load`."""
     values = weights.config
     refuse(values, hidden_act="silu")
-    sliding = [values.get("sliding_window") is not None] * integer(values, "num_hidden_layers")
+    sliding = [values.get("sliding_window") is not None] * layer_count(values)
     return build(ops, weights, read(values, windows=windows(values, sliding)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from edgereason.models.config import integer, read, refuse, windows
+from edgereason.models.config import layer_count, read, refuse, windows
 from edgereason.models.llama import Model, build, forward
 from edgereason.weights import Weights
 
@@ -18,7 +18,6 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     """See `edgereason.models.llama.load`."""
     values = weights.config
     refuse(values, hidden_act="silu", attention_bias=False)
-    sliding = [values.get("sliding_window") is not None] * integer(values, "num_hidden_layers")
-    # The layout of a checkpoint's rotary embeddings before "yarn" was another method's name.
+    sliding = [values.get("sliding_window") is not None] * layer_count(values)
     c = read({"rms_norm_eps": 1e-5, **values}, windows=windows(values, sliding))
     return build(ops, weights, c)

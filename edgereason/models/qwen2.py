@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from edgereason.models.config import flag, integer, layer_types, read, refuse, windows
+from edgereason.models.config import flag, layer_count, layer_types, number, read, refuse, windows
 from edgereason.models.llama import Model, build, forward
 from edgereason.weights import Weights
 
@@ -24,8 +24,8 @@ def load(ops: ModuleType, weights: Weights) -> Model:
 
 def layer_windows(values: dict[str, Any]) -> tuple[int | None, ...]:
     """The window of each layer."""
-    layers = integer(values, "num_hidden_layers")
+    layers = layer_count(values)
     if not flag(values, "use_sliding_window") or values.get("sliding_window") is None:
         return (None,) * layers
-    first = values.get("max_window_layers", 28)
+    first = number(values, "max_window_layers", 28)
     return windows(values, layer_types(values, [index >= first for index in range(layers)]))

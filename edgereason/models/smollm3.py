@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from edgereason.errors import BundleError
-from edgereason.models.config import flag, integer, layer_types, read, refuse, windows
+from edgereason.models.config import flag, integer, layer_count, layer_types, read, refuse, windows
 from edgereason.models.llama import Model, build, forward
 from edgereason.weights import Weights
 
@@ -35,7 +35,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
 
 def _turning(values: dict[str, Any]) -> list[bool]:
     """Which layers have rotary embeddings: `no_rope_layers`, which has a one for each that does."""
-    layers, turning = integer(values, "num_hidden_layers"), values.get("no_rope_layers")
+    layers, turning = layer_count(values), values.get("no_rope_layers")
     if turning is None:
         interval = integer(values, "no_rope_layer_interval", 4)
         return [(index + 1) % interval != 0 for index in range(layers)]
