@@ -10,9 +10,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-TINY = ROOT / "examples" / "tiny"
-
 
 @pytest.fixture(scope="session")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

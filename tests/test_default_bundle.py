@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import TINY
+from places import TINY
 
 from edgereason import load
 from edgereason.bundle import DEFAULT_BUNDLE, Bundle

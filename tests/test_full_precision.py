@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from peft import PeftModel
+from places import TINY
 from transformers import AutoModelForCausalLM
 
 from edgereason import Reasoner, load

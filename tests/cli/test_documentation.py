@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 
-from conftest import ROOT
+from places import ROOT
 
 
 def test_the_page_of_commands_is_what_the_program_prints() -> None:

@@ -1,0 +1,8 @@
+"""Where things lie. Not in conftest.py: several directories have one, and only one can be imported by that name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "examples" / "tiny"
