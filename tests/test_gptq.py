@@ -136,6 +136,15 @@ def test_every_variant_has_its_dequantized_weights_and_their_logits(variant: str
         assert relative_error(model.logits(ids), float_logits(tmp_path / "model", ids)) < TOLERANCE
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_scales_may_be_of_other_float_types(checkpoint: Path, dtype: torch.dtype) -> None:
+    name = "model.layers.0.mlp.down_proj"
+    change(checkpoint, f"{name}.scales", lambda scales: scales.to(dtype))
+    found = Weights(checkpoint).linear(name, 128, 192)
+    assert isinstance(found, PackedWeight)
+    np.testing.assert_array_equal(found.dequantize(), dequantized(checkpoint)[f"{name}.weight"])
+
+
 def test_the_configuration_may_lie_in_a_file_of_its_own(checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "quantize_config.json").write_text(json.dumps(config.pop("quantization_config")))
