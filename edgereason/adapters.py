@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from edgereason.errors import BundleError
+from edgereason.files import read_json
 from edgereason.kernels.packing import BFloat16
-from edgereason.weights import FloatWeight, Tensor, read_json, read_safetensors
+from edgereason.weights import FloatWeight, Tensor, read_safetensors
 
 _PREFIX = "base_model.model."
 _MERGE = "Export it merged into its base instead."

@@ -25,6 +25,7 @@ from typing import Any
 
 from edgereason.engines import FORMATS
 from edgereason.errors import BundleError, ExportError, UsageError
+from edgereason.files import sync
 from edgereason.generate import Sampling
 from edgereason.prompts import Prompt
 
@@ -204,7 +205,7 @@ def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         for file in partial.rglob("*"):
-            _sync(file)
+            sync(file)
         if out.exists():
             # Two renames, so that at no moment a half-written directory has the final name.
             old = out.with_name(f".{out.name}.{os.getpid()}.old")
@@ -213,7 +214,7 @@ def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             partial.rename(out)
-        _sync(out.parent)
+        sync(out.parent)
     except OSError as error:
         raise ExportError(
             f"{out} could not be written: {error.strerror or error}.",
@@ -255,14 +256,3 @@ def _check_size(bundle: Path, name: str, record: FileRecord) -> None:
             f"{target} has {size:,} bytes, {MANIFEST} says {record.bytes:,}: the file is truncated or altered.",
             "Export the bundle again, or copy it again from its source.",
         )
-
-
-def _sync(path: Path) -> None:
-    """Force a file's or directory's contents to the disk, where the system knows how."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open directories
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
 from edgereason.errors import BundleError
+from edgereason.files import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -41,7 +42,7 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"{path} cannot be read: {error}", "Export the model again.") from error
         self.directory = directory
-        self._config = read_json(directory / "tokenizer_config.json")
+        self._config = _read_optional(directory / "tokenizer_config.json")
         self._template = _compile(_template_source(directory, self._config), directory)
 
     @property
@@ -84,7 +85,7 @@ class Tokenizer:
         if end is not None:
             ids.add(end)
         for name in ("config.json", "generation_config.json"):
-            value = read_json(self.directory / name).get("eos_token_id")
+            value = _read_optional(self.directory / name).get("eos_token_id")
             ids.update(value if isinstance(value, list) else [] if value is None else [value])
         return frozenset(ids)
 
@@ -101,21 +102,9 @@ class TextStream:
         return self._stream.step(self._fast, token) or ""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty where the file is absent.
-
-    Raises:
-        BundleError: the file is not a JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BundleError(f"{path} is not a JSON object.")
-    return value
+def _read_optional(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where the file is absent."""
+    return read_json(path) if path.is_file() else {}
 
 
 def _token_text(token: object) -> str:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from edgereason import gptq
 from edgereason.errors import BundleError
+from edgereason.files import read_json
 from edgereason.kernels import packing
 from edgereason.kernels.packing import BFloat16, PackedWeight
 
@@ -211,23 +212,6 @@ class Weights:
         raise BundleError(
             f"{self.directory}: {name} is {list(found)}, its config.json asks for {list(wanted)}.", _DAMAGED
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        BundleError: the file is missing or holds something else.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.", "Is this a model's directory?") from error
-    except ValueError as error:  # includes text that is not UTF-8
-        raise BundleError(f"{path} is not JSON: {error}.", _DAMAGED) from error
-    if not isinstance(value, dict):
-        raise BundleError(f"{path} is not a JSON object.", _DAMAGED)
-    return value
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,7 +9,6 @@ import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,7 @@ from transformers import AutoConfig
 from edgereason.errors import ExportError
 from edgereason.export import gguf_llama
 from edgereason.export.gguf_tokenizer import write_tokenizer
+from edgereason.files import new_file
 from edgereason.llama_library import ERROR, listening, llama_library
 
 Progress = Callable[[int, int], None]
@@ -64,15 +64,21 @@ def write_gguf(
     model = _Model.open(model_dir)
     total = steps * len(model.tensors)
     report = progress or (lambda done, total: None)
-    with _atomic(out_file) as partial:
-        half = partial if gguf_type == "F16" else partial.with_suffix(".f16")
-        try:
-            _write_f16(model, half, name or model.config.model_type, lambda done: report(done, total))
-            if gguf_type != "F16":
-                _quantize(half, partial, gguf_type, lambda done: report(len(model.tensors) + done, total))
-        finally:
-            if half != partial:
-                half.unlink(missing_ok=True)
+    try:
+        with new_file(out_file) as partial:
+            half = partial if gguf_type == "F16" else partial.with_suffix(".f16")
+            try:
+                _write_f16(model, half, name or model.config.model_type, lambda done: report(done, total))
+                if gguf_type != "F16":
+                    _quantize(half, partial, gguf_type, lambda done: report(len(model.tensors) + done, total))
+            finally:
+                if half != partial:
+                    half.unlink(missing_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"{out_file} could not be written: {error.strerror or error}.",
+            "Free some space, or write to another disk.",
+        ) from error
     report(total, total)
 
 
@@ -202,21 +208,3 @@ def _quantize(source: Path, out: Path, gguf_type: str, report: Callable[[int], N
             f"llama.cpp's quantizer could not write {gguf_type}: {complaints[-1]}.",
             "Make sure that the disk has room and that the merged model is whole.",
         )
-
-
-@contextmanager
-def _atomic(out: Path) -> Iterator[Path]:
-    """A temporary name beside `out` that becomes `out` when the block ends well."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(out)
-    except OSError as error:
-        raise ExportError(
-            f"{out} could not be written: {error.strerror or error}.",
-            "Free some space, or write to another disk.",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

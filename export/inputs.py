@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from edgereason import models
 from edgereason.bundle import file_sha256
 from edgereason.errors import BundleError, ExportError
+from edgereason.files import read_json
 from edgereason.prompts import Prompt
-from edgereason.tokenizer import TOKENIZER_FILES, read_json
+from edgereason.tokenizer import TOKENIZER_FILES
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
 

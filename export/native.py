@@ -6,7 +6,6 @@ A stage's directory gets `config.json` and `model.safetensors`; `edgereason.weig
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.errors import ExportError
+from edgereason.files import new_file
 from edgereason.kernels import packing
 from edgereason.kernels.packing import PackedWeight
 from edgereason.weights import FUSED, NATIVE_FORMAT, NATIVE_VERSION
@@ -151,16 +151,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], metad
 
 
 def _write_atomically(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as partial, partial.open("wb") as file:
+        file.writelines(pieces)
 
 
 def _expected_tensors(config: dict[str, Any]) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgereason.errors import ExportError
+from edgereason.files import sync
 
 Progress = Callable[[int, int], None]
 """Called with the steps that are done and the steps that there are."""
@@ -60,8 +61,7 @@ def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | N
             _build(model_dir, built, bits, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
             _finish(built / "model.onnx", config)
             for name in _FILES:
-                with (built / name).open("rb+") as file:
-                    os.fsync(file.fileno())
+                sync(built / name)
                 (built / name).replace(out_dir / name)
     except OSError as error:
         raise ExportError(

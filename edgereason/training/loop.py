@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from edgereason.errors import UsageError
+from edgereason.files import new_file
 
 WARMUP = 0.03
 """Fraction of the steps in which the learning rate rises; afterwards it falls linearly to zero."""
@@ -130,18 +130,14 @@ def _save(
     steps: int,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     state = {
         "steps": steps,
         "parameters": [parameter.data for parameter in parameters],
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "losses": losses,
     }
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with new_file(path) as partial:
+        torch.save(state, partial)
 
 
 def _resume(

@@ -10,7 +10,6 @@ BF16. Interrupted, it continues from its last checkpoint. On one machine, a seed
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Collection
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from edgereason.bundle import new_directory
 from edgereason.errors import EdgeReasonError, UsageError
+from edgereason.files import new_file
 from edgereason.prompts import ANSWER, GUIDANCE
 from edgereason.training.adapters import STAGES, save_adapter, train_adapter
 from edgereason.training.base import CONTEXT, pretrain, tiny_config
@@ -76,12 +76,8 @@ def save_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, direc
 
 def write_problems(problems: list[Problem], path: Path) -> None:
     """Write problems as JSON lines, atomically."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with new_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(problem.to_json()) + "\n" for problem in problems)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def main(
