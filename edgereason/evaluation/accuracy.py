@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgereason.evaluation.extraction import extract
 from edgereason.evaluation.problems import Problem
 from edgereason.pipeline import Reasoner
 
@@ -69,9 +70,10 @@ def measure(reasoner: Reasoner, problems: Iterable[Problem], *, guidance: bool =
     """Ask every problem, greedily, and compare the final results."""
     rows = []
     for problem in problems:
-        result = reasoner.ask(problem.question, guidance=guidance, temperature=0.0)
-        correct = result.final is not None and same_result(result.final, problem.expected)
-        rows.append(Row(problem.question, result.guidance, result.answer, result.final, problem.expected, correct))
+        result = reasoner.ask(problem.text, guidance=guidance, temperature=0.0)
+        final = extract(problem, result.answer)
+        correct = final is not None and same_result(final, problem.expected)
+        rows.append(Row(problem.question, result.guidance, result.answer, final, problem.expected, correct))
     return Accuracy(tuple(rows))
 
 

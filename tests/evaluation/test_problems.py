@@ -1,0 +1,100 @@
+"""Every data set's form, from small entries of its shape, and from the real files where they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shared_data import shared
+
+from edgereason.errors import UsageError
+from edgereason.evaluation.problems import Problem, read_problems
+
+CHOICES = [{"label": "1", "text": "a bank"}, {"label": "2", "text": "a mall"}]
+ENTRIES: list[tuple[dict[str, Any], Problem]] = [
+    ({"question": "a?", "result": 7, "structure": "s"}, Problem("a?", "7", structure="s")),
+    ({"question": "b?", "answer": "1+1=<<1+1=2>>2\n#### 1,002"}, Problem("b?", "1,002")),
+    (
+        {"Body": "A pack costs 6", "Question": "How much?", "Answer": 51.0, "Type": "Subtraction"},
+        Problem("A pack costs 6. How much?", "51", structure="Subtraction"),
+    ),
+    (
+        {"answerKey": "2", "question": {"stem": "Where?", "choices": CHOICES}},
+        Problem("Where?", "B", "choice", ("a bank", "a mall")),
+    ),
+    (
+        {"answerKey": "A", "question": "Where?", "choices": {"label": ["A", "B"], "text": ["a bank", "a mall"]}},
+        Problem("Where?", "A", "choice", ("a bank", "a mall")),
+    ),
+    ({"input": "Is it?", "target_scores": {"Yes": 0, "No": 1}}, Problem("Is it?", "no", "yes-no")),
+    ({"question": "Is it?", "answer": True}, Problem("Is it?", "yes", "yes-no")),
+    (
+        {"prompt": "def f():\n", "entry_point": "f", "test": "def check(c):\n    assert c() == 1"},
+        Problem("def f():\n", "def check(c):\n    assert c() == 1\n\ncheck(f)\n", "code"),
+    ),
+    (
+        {"text": "Write f.", "test_list": ["assert f() == 1"], "test_setup_code": "import math"},
+        Problem(
+            "Write f.\nYour code has to pass these tests:\nassert f() == 1", "import math\nassert f() == 1", "code"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "problem"), ENTRIES)
+def test_every_form_is_read(tmp_path: Path, entry: dict[str, Any], problem: Problem) -> None:
+    lines, gzipped, listed = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz", tmp_path / "a.json"
+    lines.write_text(f"{json.dumps(entry)}\n\n{json.dumps(entry)}\n")
+    gzipped.write_bytes(gzip.compress(lines.read_bytes()))
+    listed.write_text(json.dumps([entry, entry], indent=1))
+    for path in (lines, gzipped, listed):
+        assert read_problems(path) == [problem, problem]
+        assert read_problems(path, limit=1) == [problem]
+
+
+def test_choices_are_part_of_what_is_asked() -> None:
+    assert Problem("Where?", "A", "choice", ("a bank", "a mall")).text == "Where?\n(A) a bank\n(B) a mall"
+
+
+BAD_LINES = ["{", "[]", '{"question": "a?"}', '{"question": " ", "result": 1}', "7", '{"question": 1, "result": 1}']
+UNKNOWN_KEY = '{"answerKey": "C", "question": {"stem": "a?", "choices": [{"label": "A", "text": "b"}]}}'
+
+
+@pytest.mark.parametrize("line", [*BAD_LINES, UNKNOWN_KEY])
+def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"question": "a?", "result": 7}\n' + line)
+    with pytest.raises(UsageError, match=r"problems\.jsonl:2 is not a problem"):
+        read_problems(file)
+
+
+def test_no_problems_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        read_problems(tmp_path / "none")
+    (tmp_path / "empty").touch()
+    with pytest.raises(UsageError, match="leaves no problem"):
+        read_problems(tmp_path / "empty")
+    (tmp_path / "broken.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_problems(tmp_path / "broken.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "kind", "first"),
+    [
+        ("gsm8k/test.jsonl", 1319, "result", "18"),
+        ("gsm8k/test_socratic.jsonl", 1319, "result", "18"),
+        ("svamp/SVAMP.json", 1000, "result", "51"),
+        ("commonsenseqa/dev_rand_split.jsonl", 1221, "choice", "A"),
+        ("strategyqa/task.json", 2290, "yes-no", "yes"),
+        ("humaneval/HumanEval.jsonl.gz", 164, "code", None),
+    ],
+)
+def test_the_real_files_are_read(path: str, count: int, kind: str, first: str | None) -> None:
+    problems = read_problems(shared(f"data/{path}"))
+    assert len(problems) == count
+    assert {problem.kind for problem in problems} == {kind}
+    assert first is None or problems[0].expected == first
