@@ -80,7 +80,7 @@ def _yes_or_no(answer: str) -> str | None:
     _, marker, after = answer.rpartition(FINAL_MARKER)
     stated = _ANSWER_IS.findall(answer)[-1:]
     for text in ([after] if marker else []) + stated + [answer]:
-        found = [word.lower() for word in _YES_NO.findall(text)]
+        found = [str(word).lower() for word in _YES_NO.findall(text)]
         if found:
             # An answer that begins with its verdict goes on with reasons, any other ends with it.
             first = _YES_NO.match(text.strip())
