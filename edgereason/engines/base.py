@@ -35,6 +35,14 @@ class Session(Protocol):
         """
         ...
 
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on.
+
+        Raises:
+            ValueError: `length` is negative, or more than there are.
+        """
+        ...
+
     def close(self) -> None:
         """Give the cache's memory back. The session cannot be used afterwards; closing twice is allowed."""
         ...

@@ -177,6 +177,17 @@ class LlamaCppSession:
         logits: Logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape).copy()
         return logits
 
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on; see `edgereason.engines.base.Session`."""
+        if self._context is None:
+            raise EngineError("This session is closed.", "Start another one.")
+        if not 0 <= length <= self.length:
+            raise ValueError(f"length is {length}, of {self.length} tokens")
+        llama = self._engine._llama
+        if not llama.llama_memory_seq_rm(llama.llama_get_memory(self._context), 0, length, -1):
+            raise EngineError("llama.cpp cannot cut this model's cache back.", "Use a model with plain attention.")
+        self.length = length
+
     def close(self) -> None:
         """Give the context back. Closing twice is allowed."""
         context, self._context = self._context, None

@@ -186,6 +186,17 @@ class OnnxSession:
         row_logits: Logits = logits[0].astype(np.float32, copy=False)
         return row_logits
 
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on; see `edgereason.engines.base.Session`.
+
+        What lies in the buffers behind `length` is overwritten, and masked until then.
+        """
+        if not self._cache:
+            raise EngineError("This session is closed.", "Start another one.")
+        if not 0 <= length <= self.length:
+            raise ValueError(f"length is {length}, of {self.length} tokens")
+        self.length = length
+
     def close(self) -> None:
         """Give the buffers back. Closing twice is allowed."""
         self._cache = {}

@@ -138,6 +138,25 @@ def test_a_used_session_leaves_nothing_to_the_next(pair: Pair) -> None:
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
+def test_a_truncated_session_goes_on_as_if_what_it_forgot_had_never_been(pair: Pair) -> None:
+    engine, model = pair
+    ids = random_ids(40, engine.vocab_size, seed=5)
+    session = engine.session(64)
+    session.advance([*ids[:30], *random_ids(20, engine.vocab_size, seed=6)])
+    session.truncate(30)
+    assert session.length == 30
+    assert_close(engine, session.advance(ids[30:], every=True), reference_logits(model, ids)[30:])
+    session.truncate(0)
+    assert_close(engine, session.advance(ids, every=True), reference_logits(model, ids))
+    for length in (-1, 41):
+        with pytest.raises(ValueError, match="length is"):
+            session.truncate(length)
+    assert session.length == 40
+    session.close()
+    with pytest.raises(EngineError):
+        session.truncate(0)
+
+
 def test_a_full_session_refuses_more(pair: Pair) -> None:
     engine, _ = pair
     session = engine.session(8)
