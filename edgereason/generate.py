@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
 
 from edgereason.engines.base import Session
 from edgereason.errors import UsageError
+from edgereason.speculation import MOST_ROWS, PromptLookup
 from edgereason.tokenizer import TextStream
 
 Floats = npt.NDArray[np.float32]
@@ -167,6 +169,114 @@ class StageTimings:
     decode_s: float = 0.0
 
 
+class Decoding:
+    """One sequence on its way: which tokens to compute next, and which ones their logits add.
+
+    The loop around it may drive one sequence (`decode_ids`) or several in common passes (`edgereason.batch`):
+
+        while not decoding.done:
+            ids, outputs = decoding.step()
+            tokens = decoding.take(logits)  # [outputs, vocab], those that follow the last of `ids`
+
+    Args:
+        session: What computes the tokens. It may hold the beginning of the prompt already, except for its last token.
+        prompt: Token ids, at least one.
+        sampler: Draws tokens.
+        stop_ids: Tokens that end the sequence.
+        max_new_tokens: Most tokens to draw.
+        timings: Filled in as tokens come.
+        started: When the stage began (`time.perf_counter`), now by default.
+        lookup: Proposes tokens, so that one pass may bring several; the tokens are the same with and without.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        prompt: Sequence[int],
+        sampler: Sampler,
+        stop_ids: frozenset[int],
+        max_new_tokens: int,
+        timings: StageTimings | None = None,
+        started: float | None = None,
+        lookup: PromptLookup | None = None,
+    ) -> None:
+        self.session = session
+        self.done = False
+        self.timings = timings if timings is not None else StageTimings()
+        self.timings.prompt_tokens = len(prompt)
+        self._begin = time.perf_counter()
+        self._started = started if started is not None else self._begin
+        self._first: float | None = None
+        self._sampler = sampler
+        self._stop_ids = stop_ids
+        self._left = max_new_tokens
+        self._lookup = lookup
+        self._pending = list(prompt[session.length :])
+        self._proposed: list[int] = []
+        self._computing = 0
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether tokens of the prompt are still to be computed."""
+        return self._first is None
+
+    def step(self, most: int | None = None) -> tuple[list[int], int]:
+        """The ids to append to the session next, and for how many of them, the last ones, logits are wanted.
+
+        Args:
+            most: Cuts a long prompt into pieces of so many ids; a piece that is not the last wants no logits.
+        """
+        ids = self._pending[:most] if self.prefilling else self._pending
+        self._computing = len(ids)
+        return ids, 1 + len(self._proposed) if len(ids) == len(self._pending) else 0
+
+    def take(self, logits: Floats) -> list[int]:
+        """Draw from the logits of `step`'s ids; returns the tokens that the sequence goes on with, no stop token."""
+        self._pending = self._pending[self._computing :]
+        if self._pending:  # the prompt goes on
+            return []
+        if self.prefilling:
+            self.timings.prefill_s = time.perf_counter() - self._begin
+        tokens = self._draw(logits)
+        kept = len(tokens) - 1
+        if kept < len(self._proposed):
+            self.session.truncate(self.session.length - len(self._proposed) + kept)
+        self._count(len(tokens))
+        if tokens[-1] in self._stop_ids:
+            self.done = True
+            return tokens[:-1]
+        self.done = self._left == 0
+        if not self.done:
+            self._propose(tokens, kept)
+        return tokens
+
+    def _draw(self, logits: Floats) -> list[int]:
+        """One token, and one more for as long as the proposed ones are those that are drawn."""
+        tokens: list[int] = []
+        for row, proposed in zip(logits, [*self._proposed, None], strict=True):
+            tokens.append(self._sampler.draw(row))
+            if tokens[-1] != proposed:
+                break
+        return tokens
+
+    def _propose(self, tokens: list[int], kept: int) -> None:
+        if self._lookup is not None:
+            self._lookup.learn(len(self._proposed), kept)
+            self._lookup.extend(tokens)
+            proposed = self._lookup.propose(min(self._left, MOST_ROWS) - 1)
+            # A stop token has no row after it that anybody could need.
+            self._proposed = list(takewhile(lambda token: token not in self._stop_ids, proposed))
+        self._pending = [tokens[-1], *self._proposed]
+
+    def _count(self, drawn: int) -> None:
+        now = time.perf_counter()
+        if self._first is None:
+            self._first, self.timings.ttft_s = now, now - self._started
+        self._left -= drawn
+        self.timings.new_tokens += drawn
+        self.timings.decode_s = now - self._first
+
+
 def decode_ids(
     session: Session,
     prompt: Sequence[int],
@@ -175,29 +285,16 @@ def decode_ids(
     max_new_tokens: int,
     timings: StageTimings | None = None,
     started: float | None = None,
+    lookup: PromptLookup | None = None,
 ) -> Iterator[int]:
     """Feed `prompt` to the session and yield the tokens that follow, up to and without a stop token.
 
-    `timings` is filled in as tokens come; `started` is when the stage began (`time.perf_counter`), now by default.
+    The arguments are those of `Decoding`.
     """
-    timings = timings if timings is not None else StageTimings()
-    begin = time.perf_counter()
-    started = started if started is not None else begin
-    timings.prompt_tokens = len(prompt)
-    logits = session.advance(prompt)
-    timings.prefill_s = time.perf_counter() - begin
-    first: float | None = None
-    for count in range(1, max_new_tokens + 1):
-        token = sampler.draw(logits[-1])
-        now = time.perf_counter()
-        if first is None:
-            first, timings.ttft_s = now, now - started
-        timings.new_tokens, timings.decode_s = count, now - first
-        if token in stop_ids:
-            return
-        yield token
-        if count < max_new_tokens:
-            logits = session.advance([token])
+    decoding = Decoding(session, prompt, sampler, stop_ids, max_new_tokens, timings, started, lookup)
+    while not decoding.done:
+        ids, outputs = decoding.step()
+        yield from decoding.take(session.advance(ids, every=outputs > 1))
 
 
 def decode_text(ids: Iterator[int], stream: TextStream, stop_strings: Sequence[str] = ()) -> Iterator[str]:
