@@ -82,10 +82,13 @@ SHAPES = {
 }
 
 
-def write_checkpoint(shape: Shape, directory: Path, seed: int = 0) -> bool:
+def write_checkpoint(shape: Shape, directory: Path, seed: int = 0, speaks: range | None = None) -> bool:
     """Write a Hugging Face directory in bfloat16, unless it holds this shape already.
 
     Tensors are drawn and written one after the other, so that memory holds the largest of them and no more.
+
+    Args:
+        speaks: The only tokens that the model ever says: the rows of all others are zero in its tied embeddings.
 
     Returns:
         Whether it was written anew.
@@ -96,7 +99,7 @@ def write_checkpoint(shape: Shape, directory: Path, seed: int = 0) -> bool:
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _write_weights(shape, partial / "model.safetensors", seed)
+    _write_weights(shape, partial / "model.safetensors", seed, speaks)
     _write_tokenizer(partial)
     (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.rmtree(directory, ignore_errors=True)
@@ -104,7 +107,7 @@ def write_checkpoint(shape: Shape, directory: Path, seed: int = 0) -> bool:
     return True
 
 
-def _write_weights(shape: Shape, path: Path, seed: int) -> None:
+def _write_weights(shape: Shape, path: Path, seed: int, speaks: range | None) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, size in shape.tensors():
@@ -121,6 +124,8 @@ def _write_weights(shape: Shape, path: Path, seed: int) -> None:
                 values = np.ones(size, np.float32)
             else:
                 values = generator.standard_normal(size, np.float32) * np.float32(0.02)
+            if speaks is not None and name == "model.embed_tokens.weight":
+                values[: speaks.start] = values[speaks.stop :] = 0
             file.write((values.view(np.uint32) >> 16).astype(np.uint16))  # bfloat16: the upper half of a float32
 
 
