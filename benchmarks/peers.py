@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import children
 import machine
 import report
 from checkpoint import SHAPES, Shape, write_checkpoint
+from children import ChildError, NotInstalledError
 
 from edgereason.errors import EdgeReasonError, UsageError
 
@@ -47,12 +45,6 @@ _INSTALL = {
     "openvino-genai": "make bench-peers",
 }
 _CHILD = ROOT / "benchmarks" / "engines" / "child.py"
-_MISSING = 3  # child.py's exit status for an engine that is not installed
-_TIMEOUT_S = 3600
-
-
-class PeerError(Exception):
-    """An engine that could not be converted for or measured; says why in one line."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def compare(settings: Settings, engines: list[str], rounds: int, rebuild: bool =
     for engine in engines:
         try:
             conversions[engine] = convert(settings, engine)
-        except PeerError as failure:
+        except ChildError as failure:
             skipped[engine] = str(failure)
     measured: list[dict[str, dict[str, Any]]] = []
     limits: list[machine.Limits] = []
@@ -98,7 +90,7 @@ def compare(settings: Settings, engines: list[str], rounds: int, rebuild: bool =
             _say(f"round {number + 1} of {rounds}: {engine}")
             try:
                 measured[-1][engine] = measure(settings, engine, seed=number)
-            except PeerError as failure:
+            except ChildError as failure:
                 skipped[engine] = str(failure)
     _say("")
     complete = {engine: conversions[engine]["bytes_per_token"] for engine in engines if engine not in skipped}
@@ -139,9 +131,7 @@ def measure(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
 
 def _measure_once(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
     directory = settings.build / engine
-    for file in directory.rglob("*"):
-        if file.is_file():
-            _read(file)
+    children.read(directory)
     options = {
         "--threads": settings.threads,
         "--prompt-tokens": settings.prompt_tokens,
@@ -149,51 +139,18 @@ def _measure_once(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
         "--vocabulary": settings.shape.vocab_size,
         "--seed": seed,
     }
-    start, busy = time.perf_counter(), _busy_seconds_of_others()
-    result = _run_child(settings, engine, "measure", directory, *(text for pair in options.items() for text in pair))
-    elapsed = (time.perf_counter() - start) * (os.cpu_count() or 1)
-    return {**result, "others": max(0.0, _busy_seconds_of_others() - busy) / elapsed}
-
-
-def _busy_seconds_of_others() -> float:
-    """Processor time that was spent since the machine's start, but not by our finished children; 0 but on Linux."""
-    statistics = Path("/proc/stat")
-    if not statistics.is_file():
-        return 0.0
-    user, nice, system, _, _, irq, softirq, steal = map(int, statistics.read_text().split(maxsplit=9)[1:9])
-    ours = os.times()
-    total = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return total - ours.children_user - ours.children_system
+    return _run_child(settings, engine, "measure", directory, *(text for pair in options.items() for text in pair))
 
 
 def _run_child(settings: Settings, engine: str, action: str, *arguments: object) -> dict[str, Any]:
     python = settings.pythons.get(engine, Path(sys.executable))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "HF_HUB_OFFLINE": "1"}
     command = [str(python), str(_CHILD), action, MODULES[engine], *map(str, arguments)]
     try:
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S)
-    except OSError as error:
-        raise PeerError(f"not installed: {python}: {error.strerror}; {_INSTALL[engine]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise PeerError(f"{action} took longer than {_TIMEOUT_S} s") from error
-    lines = result.stdout.strip().splitlines() or ["{}"]
-    if result.returncode == _MISSING:
-        raise PeerError(f"not installed: {json.loads(lines[-1])['missing']}; {_INSTALL[engine]}")
-    if result.returncode < 0:
-        raise PeerError(f"{action} ended with {signal.Signals(-result.returncode).name}")
-    if result.returncode > 0:
-        complaint = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["no message"]
-        raise PeerError(f"{action} failed: {complaint[-1]}")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    return answer
-
-
-def _read(file: Path) -> None:
-    """Bring a file into the page cache."""
-    with file.open("rb", buffering=0) as stream:
-        buffer = bytearray(1 << 20)
-        while stream.readinto(buffer):
-            pass
+        return children.run(command, settings.threads)
+    except NotInstalledError as error:
+        raise ChildError(f"not installed: {error}; {_INSTALL[engine]}") from error
+    except ChildError as error:
+        raise ChildError(f"{action} {error}") from error
 
 
 def _say(text: str) -> None:

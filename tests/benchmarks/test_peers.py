@@ -10,6 +10,7 @@ import sys
 import venv
 from pathlib import Path
 
+import children
 import machine
 import numpy as np
 import peers
@@ -101,7 +102,7 @@ def test_work_of_others_is_noticed(tmp_path: Path, settings: peers.Settings) -> 
 def test_an_engine_that_is_not_installed_is_named_with_its_cure(tmp_path: Path, settings: peers.Settings) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     bare = peers.Settings(**{**vars(settings), "pythons": {"llama.cpp": tmp_path / "empty" / "bin" / "python"}})
-    with pytest.raises(peers.PeerError, match=r"not installed: No module named .*; pip install llama-cpp-python"):
+    with pytest.raises(children.ChildError, match=r"not installed: No module named .*; pip install llama-cpp-python"):
         peers.convert(bare, "llama.cpp")
     assert not (settings.build / "llama.cpp").exists()
 
@@ -119,7 +120,7 @@ def test_an_engine_that_is_not_installed_is_named_with_its_cure(tmp_path: Path, 
 )
 def test_an_engine_that_fails_says_why(tmp_path: Path, settings: peers.Settings, script: str, message: str) -> None:
     broken = program(tmp_path / "python", script)
-    with pytest.raises(peers.PeerError, match=message):
+    with pytest.raises(children.ChildError, match=message):
         peers.measure(peers.Settings(**{**vars(settings), "pythons": {"native": broken}}), "native", seed=0)
 
 
