@@ -31,6 +31,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON that people can read."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def new_file(out: Path) -> Iterator[Path]:
     """A temporary name beside `out` to write to; it becomes `out` when the block ends well, and vanishes otherwise."""

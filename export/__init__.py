@@ -5,6 +5,7 @@ from edgereason.export import export
 export("base/", "guidance-adapter/", "answer-adapter/", "my.bundle", format="gguf", bits=4)
 """
 
-from edgereason.export.exporter import FORMATS, GGUF_TYPES, export
+from edgereason.export.exporter import export
+from edgereason.export.settings import FORMATS, GGUF_TYPES, Settings
 
-__all__ = ["FORMATS", "GGUF_TYPES", "export"]
+__all__ = ["FORMATS", "GGUF_TYPES", "Settings", "export"]

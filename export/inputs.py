@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from edgereason import models
@@ -30,11 +32,28 @@ class Base:
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
     """Of every tensor, by its name in the checkpoint."""
-    weights: tuple[Path, ...]
+    files: dict[str, Path]
+    """Where each tensor lies."""
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        return tuple(sorted(set(self.files.values())))
 
     @property
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.weights)
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """A tensor in fp32, by its name in the checkpoint; not to be changed in place.
+
+        Raises:
+            ExportError: the checkpoint has none of this name.
+        """
+        if name not in self.files:
+            raise ExportError(f"{self.path} has no {name}.", "Give a complete model, saved by save_pretrained().")
+        with safe_open(self.files[name], framework="pt") as file:  # numpy has no bfloat16
+            array: npt.NDArray[np.float32] = file.get_tensor(name).float().numpy()
+        return array
 
 
 @dataclass(frozen=True)
@@ -79,14 +98,25 @@ def open_base(source: str | Path, format: str = "native") -> Base:
             f"Families that can: {', '.join(families(format))}."
             + (" Or give --format native." if family in families("native") else ""),
         )
-    weights = tuple(sorted(path.glob("*.safetensors")))
+    shapes, files = _tensors(path)
+    return Base(path, path.name if path == Path(source) else str(source), config, shapes, files)
+
+
+def _tensors(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Path]]:
+    """The shape and the file of every tensor of a model."""
+    weights = sorted(path.glob("*.safetensors"))
     if not weights:
         raise ExportError(
             f"{path} has no safetensors weights.",
             "Pickled weights (.bin) are not read, they can execute code: save the model again with save_pretrained().",
         )
-    shapes = {name: shape for file in weights for name, shape in read_shapes(file).items()}
-    return Base(path, path.name if path == Path(source) else str(source), config, shapes, weights)
+    shapes: dict[str, tuple[int, ...]] = {}
+    files: dict[str, Path] = {}
+    for file in weights:
+        found = read_shapes(file)
+        shapes.update(found)
+        files.update(dict.fromkeys(found, file))
+    return shapes, files
 
 
 def open_adapter(path: Path, default_prompt: Prompt) -> Adapter:

@@ -1,74 +1,185 @@
-"""Base + adapter -> one set of weights, merged in fp32 with PEFT."""
+"""Base + adapters -> one set of weights, merged in fp32 with PEFT, one tensor at a time."""
 
 from __future__ import annotations
 
 import shutil
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+import numpy as np
+import numpy.typing as npt
 
 from edgereason.errors import ExportError
 from edgereason.export.inputs import Adapter, Base
+from edgereason.export.safetensors_file import write_streamed
+from edgereason.files import write_json
 from edgereason.tokenizer import TOKENIZER_FILES
 
+Float32 = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
-"""Called with the steps done and their total."""
+"""Called with the tensors done and their number."""
+
+SHARD_BYTES = 4 << 30
+"""Most bytes of one file that `materialize` writes, unless a single tensor is larger."""
 
 
-def merge(base: Base, adapter: Adapter, out: Path, report: Report | None = None) -> None:
-    """Write base + adapter as a Hugging Face directory in fp32, with the tokenizer that the adapter was trained with.
+@dataclass(frozen=True)
+class MergedWeights(Mapping[str, Float32]):
+    """A merged model whose weights are computed when they are asked for, and not kept.
+
+    A mapping from Hugging Face tensor names, in the model's order, to new float32 arrays; not to be changed in place.
+    An output head that is the embedding table is not among them.
+
+    Attributes:
+        config: The merged model's Hugging Face configuration (its vocabulary, and whether its head is tied).
+        shapes: Of every tensor, known without computing it.
+        tokenizer: The directory with the tokenizer's files.
+        base: The directory of the base.
+        compute: What gives a tensor by its name.
+    """
+
+    config: dict[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    tokenizer: Path
+    base: Path
+    compute: Callable[[str], Float32]
+
+    def __getitem__(self, name: str) -> Float32:
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self.compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
+    """Merge an adapter into its base, lazily: no more of the base is in memory than a layer's weight.
+
+    Without an adapter, the base's own weights.
 
     Each LoRA product is added in fp32 whatever the base is stored in: adding it to 16-bit or quantized weights loses
     most of a small adapter (QLoRA, arXiv 2305.14314, discusses the same for training).
 
-    Args:
-        out: A directory; made if absent.
-        report: Called after each merged layer.
+    Where base and adapter differ about an output head that is tied to the embedding table, and the adapter changes one
+    of the two, the merged model has two tables, which is what base and unmerged adapter compute.
 
     Raises:
-        ExportError: a merged weight is not finite, or the disk is full.
+        ExportError: the adapter does not fit the base; for a tensor that is asked for: it is not finite.
     """
-    import torch
-    import transformers
-    from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
+    from edgereason.export.skeleton import Skeleton
 
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT still calls what transformers has renamed
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
-        peft_model = PeftModel.from_pretrained(model, adapter.path, torch_device="cpu")
-    layers = [module for module in peft_model.modules() if isinstance(module, LoraLayer)]
-    for done, layer in enumerate(layers, start=1):
-        try:
-            layer.merge(safe_merge=True)
-        except ValueError as error:
-            raise ExportError(f"{adapter.path} cannot be merged into {base.name}: {error}") from error
-        if report:
-            report(done, len(layers))
-    merged = peft_model.unload()  # the base layers, which hold the merged weights now
+    skeleton = Skeleton(base.config, [adapter] if adapter else [])
+
+    def read(name: str) -> Float32:
+        source = skeleton.tied.get(name)
+        return skeleton.unmerged(source, base.read) if source else base.read(name)
+
+    def compute(name: str) -> Float32:
+        return skeleton.merged(name, read)
+
+    def same(name: str, source: str) -> bool:
+        if not skeleton.changes(name):
+            # A table that training has put in place of the base's is the head as well.
+            return not skeleton.changes(source) or np.array_equal(read(name), compute(source))
+        return np.array_equal(compute(name), compute(source))
+
+    tied = {name for name, source in skeleton.tied.items() if same(name, source)}
+    shapes = {name: shape for name, shape in skeleton.shapes.items() if name not in tied}
+    config = dict(base.config)
+    if skeleton.tied and not tied:
+        config["tie_word_embeddings"] = False
+    tokenizer = find_tokenizer(*(each.path for each in (adapter, base) if each))
+    return MergedWeights(config, shapes, tokenizer, base.path, compute)
+
+
+def materialize(merged: MergedWeights, directory: Path, report: Report | None = None) -> None:
+    """Write merged weights as a Hugging Face directory in fp32, for tools that read one.
+
+    Args:
+        merged: What to write.
+        directory: Made if absent.
+        report: Called after each tensor.
+
+    Raises:
+        ExportError: a weight is not finite, or the disk is full.
+    """
     try:
-        merged.save_pretrained(out)
-    except SafetensorError as error:  # safetensors wraps what the system says
+        directory.mkdir(parents=True, exist_ok=True)
+        config = {key: value for key, value in merged.config.items() if key not in ("torch_dtype", "dtype")}
+        write_json(directory / "config.json", {**config, "dtype": "float32"})
+        if (merged.base / "generation_config.json").is_file():
+            shutil.copyfile(merged.base / "generation_config.json", directory / "generation_config.json")
+        copy_tokenizer(merged.tokenizer, directory)
+        _write_shards(merged, directory, report or (lambda done, total: None))
+    except OSError as error:
         raise ExportError(
-            f"The merged weights could not be written: {error}.", "Free some space, or give an --out on another disk."
+            f"The merged weights could not be written: {error.strerror or error}.",
+            "Free some space, or give an --out on another disk.",
         ) from error
-    copy_tokenizer(base.path, adapter.path, out)
 
 
-def copy_tokenizer(base: Path, adapter: Path, out: Path) -> None:
-    """Copy the tokenizer: the adapter's own where it brings one, since training may have added tokens or a template."""
-    source = adapter if (adapter / "tokenizer.json").is_file() else base
-    if not (source / "tokenizer.json").is_file():
-        raise ExportError(
-            f"{base} has no tokenizer.json.",
-            "Save the tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...).",
-        )
+def _write_shards(merged: MergedWeights, directory: Path, report: Report) -> None:
+    shards = _shards(merged.shapes)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = [f"model-{index:05}-of-{len(shards):05}.safetensors" for index in range(1, len(shards) + 1)]
+        where = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": 4 * _numbers(merged.shapes)}, "weight_map": where}
+        write_json(directory / "model.safetensors.index.json", index)
+    done = 0
+    for file, shard in zip(names, shards, strict=True):
+        start = done
+
+        def tensors(shard: list[str] = shard, start: int = start) -> Iterator[tuple[str, Float32]]:
+            for done, name in enumerate(shard, start=start + 1):
+                yield name, merged[name]
+                report(done, len(merged))
+
+        specs = {name: (np.float32, merged.shapes[name]) for name in shard}
+        write_streamed(directory / file, specs, tensors(), {"format": "pt"})
+        done += len(shard)
+
+
+def _shards(shapes: Mapping[str, tuple[int, ...]]) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, shape in shapes.items():
+        bytes_ = 4 * _numbers({name: shape})
+        if shards[-1] and size + bytes_ > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += bytes_
+    return shards
+
+
+def _numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def find_tokenizer(*directories: Path) -> Path:
+    """The first directory with a tokenizer: the adapter's goes before the base's, since training may add tokens.
+
+    Raises:
+        ExportError: none has a tokenizer.json.
+    """
+    for directory in directories:
+        if (directory / "tokenizer.json").is_file():
+            return directory
+    raise ExportError(
+        f"{directories[-1]} has no tokenizer.json.",
+        "Save the tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...).",
+    )
+
+
+def copy_tokenizer(source: Path, out: Path) -> None:
+    """Copy a tokenizer's files."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)

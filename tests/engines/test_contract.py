@@ -15,8 +15,9 @@ from transformers import LlamaForCausalLM
 from edgereason.engines import open_engine
 from edgereason.engines.base import Engine
 from edgereason.errors import ContextError, EngineError, UsageError
-from edgereason.export.exporter import read_tensors
 from edgereason.export.gguf import write_gguf
+from edgereason.export.inputs import open_base
+from edgereason.export.merge import merge
 from edgereason.export.native import write_native
 from edgereason.export.onnx import write_onnx
 
@@ -41,7 +42,7 @@ SHAPES: dict[str, dict[str, object]] = {
 
 
 def store_native(source: Path, out: Path) -> None:
-    write_native(out, json.loads((source / "config.json").read_text()), read_tensors(source), 16)
+    write_native(out, json.loads((source / "config.json").read_text()), merge(open_base(source)), 16)
 
 
 WRITERS: dict[str, Callable[[Path, Path], object]] = {

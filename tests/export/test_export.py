@@ -73,9 +73,7 @@ def test_the_answer_model_may_have_another_base(trio: Trio, tmp_path: Path) -> N
 def test_progress_reaches_its_total(trio: Trio, tmp_path: Path) -> None:
     last: dict[str, tuple[int, int]] = {}
     run(trio, tmp_path / "out", progress=lambda step, done, total: last.update({step: (done, total)}))
-    assert set(last) == {
-        f"{stage}: {what}" for stage in ("guidance", "answer") for what in ("merging", "writing 4-bit native")
-    }
+    assert set(last) == {f"{stage}: writing 4-bit native" for stage in ("guidance", "answer")}
     assert all(done == total for done, total in last.values())
 
 
@@ -178,7 +176,7 @@ def test_too_little_disk_is_refused_before_any_work(
 
 
 def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing(trio: Trio, tmp_path: Path) -> None:
-    """On a file system that holds the early check's estimate of free space, but not the merged weights."""
+    """On a file system that holds the early check's estimate of free space, but not the weights."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f"""
@@ -194,12 +192,12 @@ except ExportError as error:
 import os
 print(os.listdir({str(disk)!r}))
 """
-    mount = f"mount -t tmpfs -o size=200k none {disk}"
+    mount = f"mount -t tmpfs -o size=100k none {disk}"
     if os.name == "nt" or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("needs the right to mount a file system")
     command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, script]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert "could not be written" in done.stdout, done.stderr
+    assert "be written" in done.stdout, done.stderr
     assert "No space left on device" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -27,7 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from edgereason.engines import ENGINES
 from edgereason.engines.probe import MICRO_MODELS, PROMPT, STEPS, decode
-from edgereason.export.exporter import read_tensors
 from edgereason.export.gguf import write_gguf
 from edgereason.export.onnx import write_onnx
 
@@ -87,11 +86,13 @@ def _write_source(out: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
 
 
 def _write_native(source: Path, out: Path) -> None:
+    from edgereason.export.inputs import open_base
+    from edgereason.export.merge import merge
     from edgereason.export.native import write_native
 
     shutil.rmtree(out / "native", ignore_errors=True)
     (out / "native").mkdir()
-    write_native(out / "native", json.loads((source / "config.json").read_text()), read_tensors(source), 4)
+    write_native(out / "native", json.loads((source / "config.json").read_text()), merge(open_base(source)), 4)
 
 
 def _write_llama_cpp(source: Path, out: Path) -> None:

@@ -1,0 +1,72 @@
+"""What an export is asked to do, checked as soon as it is said. A new option is a field here and a check below it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgereason.errors import UsageError
+
+FORMATS = ("native", "gguf", "onnx")
+LAYOUTS = ("merged",)
+BITS = (4, 8, 16)
+GGUF_TYPES = {"Q4_0": 4, "Q4_K_M": 4, "Q8_0": 8, "F16": 16}
+"""The GGUF types that can be written, and the bits of a weight in each."""
+
+_GGUF_DEFAULTS = {4: "Q4_0", 8: "Q8_0", 16: "F16"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bundle is to be written. Everything but its inputs and its place.
+
+    Attributes:
+        format: `native`, `gguf` or `onnx`.
+        layout: `merged`: one set of weights per stage.
+        bits: 4 or 8 (quantized by groups) or 16 (full precision).
+        gguf_type: A name from `GGUF_TYPES`, which says the bits as well; chosen by them when None and the format is
+            `gguf`.
+
+    Raises:
+        UsageError: a value is not among its choices, or two contradict each other.
+    """
+
+    format: str = "native"
+    layout: str = "merged"
+    bits: int = 4
+    gguf_type: str | None = None
+
+    def __post_init__(self) -> None:
+        _choose("format", self.format, FORMATS)
+        _choose("layout", self.layout, LAYOUTS)
+        self._check_gguf_type()
+        if self.bits not in BITS:
+            raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
+
+    def _check_gguf_type(self) -> None:
+        if self.gguf_type is not None:
+            if self.format != "gguf":
+                raise UsageError(f"gguf-type is for --format gguf, not for {self.format}.", "Leave --gguf-type out.")
+            _choose("GGUF type", self.gguf_type, tuple(GGUF_TYPES))
+            object.__setattr__(self, "bits", GGUF_TYPES[self.gguf_type])
+        elif self.format == "gguf" and self.bits in _GGUF_DEFAULTS:
+            object.__setattr__(self, "gguf_type", _GGUF_DEFAULTS[self.bits])
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Settings:
+        """Settings from keyword arguments.
+
+        Raises:
+            UsageError: an option is unknown, or its value is not good.
+        """
+        unknown = sorted(set(options) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise UsageError(
+                f"export has no option {unknown[0]!r}.", f"It has: {', '.join(sorted(cls.__dataclass_fields__))}."
+            )
+        return cls(**options)
+
+
+def _choose(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"There is no {what} {value!r}.", f"Choose one of {', '.join(choices)}.")
