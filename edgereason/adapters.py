@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,26 @@ class LoraAdapter:
         base: The name of the base that it was trained on, as its configuration says.
         targets: By the checkpoint's name of the projection, such as `model.layers.0.self_attn.q_proj`.
         digest: SHA-256 of its two files.
+        invocation: Tokens from which on an activated adapter applies (aLoRA, arXiv 2504.12397); empty where all of a
+            sequence's tokens have the adapter.
     """
 
     path: Path
     base: str
     targets: dict[str, Lora]
     digest: bytes
+    invocation: tuple[int, ...] = ()
+
+    def activation(self, ids: Sequence[int]) -> int:
+        """From which of `ids` on the adapter applies: where the last invocation begins; `len(ids)` without one.
+
+        The last one, because a text that is quoted in a prompt may hold an invocation, too; PEFT takes it as well.
+        """
+        length = len(self.invocation)
+        for start in range(len(ids) - length, -1, -1):
+            if tuple(ids[start : start + length]) == self.invocation:
+                return start
+        return len(ids)
 
 
 def read_adapter(path: Path) -> LoraAdapter:
@@ -82,7 +97,8 @@ def read_adapter(path: Path) -> LoraAdapter:
         raise BundleError(f"{weights_file} changes nothing: it has no LoRA factors.", "Save the adapter again.")
     digest = hashlib.sha256(config_file.read_bytes())
     digest.update(weights_file.read_bytes())
-    return LoraAdapter(path, str(config.get("base_model_name_or_path")), targets, digest.digest())
+    base = str(config.get("base_model_name_or_path"))
+    return LoraAdapter(path, base, targets, digest.digest(), _invocation(config, config_file))
 
 
 def _check_kind(config: dict[str, Any], file: Path) -> None:
@@ -91,6 +107,15 @@ def _check_kind(config: dict[str, Any], file: Path) -> None:
     for field, neutral in _NEUTRAL.items():
         if (value := config.get(field)) is not None and value not in neutral:
             raise BundleError(f"{file}: {field} = {value!r} cannot be applied row by row.", _MERGE)
+
+
+def _invocation(config: dict[str, Any], file: Path) -> tuple[int, ...]:
+    tokens = config.get("alora_invocation_tokens")
+    if tokens is None:
+        return ()
+    if not isinstance(tokens, list) or not tokens or not all(type(token) is int and token >= 0 for token in tokens):
+        raise BundleError(f"{file}: alora_invocation_tokens is {tokens!r}, no list of token ids.", "Save it again.")
+    return tuple(tokens)
 
 
 def _factor(tensor: Tensor, name: str, file: Path) -> FloatWeight:

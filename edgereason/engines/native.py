@@ -44,6 +44,7 @@ class _Piece(NamedTuple):
 
     step: int
     ids: npt.NDArray[np.int64]
+    adapter: int | None
     outputs: int
 
 
@@ -117,17 +118,14 @@ class NativeEngine:
         if found.model != self._fingerprint or found.cache_type not in CACHE_TYPES:
             raise BundleError("This session's state was computed by another model.", "Compute it again.")
         capacity = found.capacity if capacity is None else capacity
-        if any(not np.array_equal(r.frequencies(found.capacity), r.frequencies(capacity)) for r in self._ropes()):
-            raise BundleError(
-                f"This session's state was computed for up to {found.capacity:,} tokens, which angles depend on.",
-                "Restore it without another capacity.",
-            )
+        self._check_angles(found.capacity, capacity)
         session = self.session(capacity, self._adapter_of(found.adapter), found.cache_type)
         self.check_capacity(session, len(found.ids))
         if found.shape != self._cache_shape() or len(found.cache) != session.cache.state_bytes(len(found.ids)):
             raise BundleError("This session's state does not fit the model.", "Compute it again.")
         session.cache.load(found.cache, len(found.ids))
-        session.take(found.ids)
+        based = min(found.based, len(found.ids))
+        session.take(found.ids, [None] * based + [session.adapter] * (len(found.ids) - based))
         return session
 
     def load_adapter(self, path: str | Path) -> int:
@@ -143,6 +141,11 @@ class NativeEngine:
             BundleError: files are missing or damaged, or it was trained on another base.
         """
         adapter = read_adapter(Path(path))
+        if max(adapter.invocation, default=0) >= self.vocab_size:
+            raise BundleError(
+                f"{path} is invoked by {list(adapter.invocation)}, beyond the vocabulary of {self.vocab_size} tokens.",
+                f'{adapter.path.name}/adapter_config.json names "{adapter.base}" as its base: open that one.',
+            )
         with self._lock:
             index = self._next_adapter
             attach_adapter(self._ops, self._open_model().projections, index, adapter, exact=self._exact)
@@ -159,6 +162,16 @@ class NativeEngine:
         with self._lock:
             self._check_adapter(index)
             detach_adapter(self._ops, self._open_model().projections, index, self._adapters.pop(index))
+
+    def row_adapters(self, adapter: int | None, ids: Sequence[int]) -> list[int | None]:
+        """Which adapter computes each of `ids` in a sequence that begins with them.
+
+        That is `adapter` for all of them, unless it is an activated one (PEFT's `alora_invocation_tokens`, arXiv
+        2504.12397): it computes what follows its last invocation, and the base alone what comes before.
+        """
+        self._check_adapter(adapter)
+        based = 0 if adapter is None else self._activation(adapter, ids)
+        return [None] * based + [adapter] * (len(ids) - based)
 
     def advance(self, steps: Sequence[Step | tuple[NativeSession, Sequence[int], int | None]]) -> list[Logits]:
         """Append ids to several sessions, each of which may be of any length, in common passes over the weights.
@@ -179,17 +192,18 @@ class NativeEngine:
         tokens = [np.asarray(step.ids, np.int64) for step in work]
         self._check_steps(work)
         lengths = [step.session.length for step in work]
+        based = [self._based(step) for step in work]
         results: list[list[Logits]] = [[] for _ in work]
         try:
-            for pieces in _passes(work, tokens):
+            for pieces in _passes(work, tokens, based):
                 for piece, logits in zip(pieces, self._compute(work, pieces), strict=True):
                     results[piece.step].append(logits)
         except BaseException:
             for step, length in zip(work, lengths, strict=True):
                 step.session.cache.truncate(length)
             raise
-        for step, ids in zip(work, tokens, strict=True):
-            step.session.take(ids.tolist())
+        for step, ids, count in zip(work, tokens, based, strict=True):
+            step.session.take(ids.tolist(), [None] * count + [step.session.adapter] * (len(ids) - count))
         return [found[0] if len(found) == 1 else np.concatenate(found) for found in results]
 
     def check_capacity(self, session: NativeSession, length: int) -> None:
@@ -202,10 +216,10 @@ class NativeEngine:
 
     def describe(self, session: NativeSession, cache: npt.NDArray[np.uint8]) -> state.State:
         """A session's state, given its cache's bytes."""
-        adapter = self._digest(session.adapter)
-        return state.State(
-            self._fingerprint, adapter, session.cache.type, self._cache_shape(), session.capacity, session.ids, cache
-        )
+        kind, shape, adapters = session.cache.type, self._cache_shape(), session.adapters
+        based = next((index for index, adapter in enumerate(adapters) if adapter is not None), len(adapters))
+        digest = self._digest(session.adapter)
+        return state.State(self._fingerprint, digest, kind, shape, session.capacity, based, session.ids, cache)
 
     def close(self) -> None:
         """Let go of the weights. Closing twice is allowed."""
@@ -219,8 +233,8 @@ class NativeEngine:
             sessions = [work[piece.step].session for piece in pieces]
             rows = self._ops.Rows(
                 [
-                    cpu.Segment(session.cache, len(ids), _index(session.adapter), outputs, session.capacity)
-                    for session, (_, ids, outputs) in zip(sessions, pieces, strict=True)
+                    cpu.Segment(session.cache, len(ids), _index(adapter), outputs, session.capacity)
+                    for session, (_, ids, adapter, outputs) in zip(sessions, pieces, strict=True)
                 ]
             )
             ids = pieces[0].ids if len(pieces) == 1 else np.concatenate([piece.ids for piece in pieces])
@@ -240,6 +254,37 @@ class NativeEngine:
             if outputs is not None and not 0 <= outputs <= len(ids):
                 raise ValueError(f"outputs is {outputs}, for {len(ids)} ids")
             self.check_capacity(session, session.length + len(ids))
+
+    def _based(self, step: Step) -> int:
+        """How many of a step's ids the base alone computes, because they come before its adapter's invocation."""
+        session, ids, _ = step
+        if session.adapter is None or session.activated:
+            return 0
+        length = len(self._adapters[session.adapter].invocation)
+        # An invocation may have begun in what was computed before.
+        behind = session.ids[max(0, session.length - length + 1) :] if length else []
+        return max(0, self._activation(session.adapter, [*behind, *ids]) - len(behind))
+
+    def _activation(self, adapter: int, ids: Sequence[int]) -> int:
+        found = self._adapters[adapter]
+        return found.activation(ids) if found.invocation else 0
+
+    def check_fork(self, session: NativeSession, capacity: int) -> None:
+        """Raise `BundleError` or `ContextError` where a session's keys are no use to one of another capacity."""
+        self._check_angles(session.capacity, capacity)
+        if self._check_context(capacity) < session.length:
+            raise ContextError(
+                f"{session.length:,} tokens do not fit into a session of {capacity:,}.", "Give it more capacity."
+            )
+
+    def _check_angles(self, computed: int, wanted: int) -> None:
+        if computed == wanted:
+            return
+        if any(not np.array_equal(rope.frequencies(computed), rope.frequencies(wanted)) for rope in self._ropes()):
+            raise BundleError(
+                f"This session's state was computed for up to {computed:,} tokens, which angles depend on.",
+                "Restore it without another capacity.",
+            )
 
     def _check_adapter(self, adapter: int | None) -> None:
         if adapter is not None and adapter not in self._adapters:
@@ -296,20 +341,39 @@ def _index(adapter: int | None) -> int:
     return cpu.NO_ADAPTER if adapter is None else adapter
 
 
-def _passes(work: list[Step], tokens: list[npt.NDArray[np.int64]]) -> Iterator[list[_Piece]]:
-    """The steps cut into passes of at most `_CHUNK` rows, rows of one adapter beside each other."""
+def _passes(work: list[Step], tokens: list[npt.NDArray[np.int64]], based: list[int]) -> Iterator[list[_Piece]]:
+    """The steps cut into passes of at most `_CHUNK` rows, rows of one adapter beside each other.
+
+    Ids that the base alone computes, the first `based` of a step, come in earlier passes than those that follow them.
+    """
+    split = [range(len(work)), [index for index, count in enumerate(based) if 0 < count < len(tokens[index])]]
+    for indices, rest in zip(split, (False, True), strict=True):
+        parts = [_part(index, work[index], tokens[index], based[index], rest) for index in indices]
+        yield from _filled(sorted(parts, key=lambda part: _index(part.adapter)))
+
+
+def _part(index: int, step: Step, ids: npt.NDArray[np.int64], based: int, rest: bool) -> _Piece:
+    """A step's ids of one adapter: all where none or all are the base's, else the base's or the `rest`."""
+    outputs = len(ids) if step.outputs is None else step.outputs
+    if not based:
+        return _Piece(index, ids, step.session.adapter, outputs)
+    if rest:
+        return _Piece(index, ids[based:], step.session.adapter, min(outputs, len(ids) - based))
+    return _Piece(index, ids[:based], None, max(0, outputs - (len(ids) - based)))
+
+
+def _filled(parts: list[_Piece]) -> Iterator[list[_Piece]]:
+    """The parts in passes of `_CHUNK` rows, the last one of what is left."""
     pieces: list[_Piece] = []
     room = _CHUNK
-    for index in sorted(range(len(work)), key=lambda i: _index(work[i].session.adapter)):
-        ids, wanted = tokens[index], work[index].outputs
+    for index, ids, adapter, wanted in parts:
         start = 0
         while start < len(ids):
-            part = ids[start : start + room]
-            start += len(part)
-            behind = len(ids) - start
-            outputs = len(part) if wanted is None else min(max(wanted - behind, 0), len(part))
-            pieces.append(_Piece(index, part, outputs))
-            room -= len(part)
+            piece = ids[start : start + room]
+            start += len(piece)
+            outputs = min(max(wanted - (len(ids) - start), 0), len(piece))
+            pieces.append(_Piece(index, piece, adapter, outputs))
+            room -= len(piece)
             if room == 0:
                 yield pieces
                 pieces, room = [], _CHUNK

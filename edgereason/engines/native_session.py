@@ -20,18 +20,18 @@ class NativeSession:
 
     Attributes:
         adapter: Index of the adapter that computes the tokens to come, or None for the base alone. It may change
-            between two calls: keys and values that are in the cache stay as they were computed.
+            between two calls: keys and values that are in the cache stay as they were computed. An activated adapter
+            computes what follows its invocation, the base alone what comes before it.
         capacity: Most tokens that it can hold.
     """
 
-    def __init__(
-        self, engine: NativeEngine, cache: KVCache, capacity: int, adapter: int | None, ids: list[int] | None = None
-    ) -> None:
+    def __init__(self, engine: NativeEngine, cache: KVCache, capacity: int, adapter: int | None) -> None:
         self.adapter = adapter
         self.capacity = capacity
         self._engine = engine
         self._cache: KVCache | None = cache
-        self._ids = ids or []
+        self._ids: list[int] = []
+        self._adapters: list[int | None] = []
 
     @property
     def length(self) -> int:
@@ -42,6 +42,16 @@ class NativeSession:
     def ids(self) -> list[int]:
         """The tokens in the cache."""
         return list(self._ids)
+
+    @property
+    def activated(self) -> bool:
+        """Whether its adapter computed the last token, and so computes those to come."""
+        return self.adapter is not None and self._adapters[-1:] == [self.adapter]
+
+    @property
+    def adapters(self) -> list[int | None]:
+        """Which adapter computed each of the tokens in the cache."""
+        return list(self._adapters)
 
     @property
     def cache(self) -> KVCache:
@@ -77,16 +87,26 @@ class NativeSession:
         self.truncate(min(self.common_prefix(ids), max(0, len(ids) - 1)))
         return self.advance(ids[self.length :])
 
-    def common_prefix(self, ids: Sequence[int]) -> int:
-        """How many of the first tokens are the same as those of `ids`."""
-        for position, (own, other) in enumerate(zip(self._ids, ids, strict=False)):
-            if own != other:
-                return position
-        return min(len(self._ids), len(ids))
+    def common_prefix(self, ids: Sequence[int], adapters: Sequence[int | None] | None = None) -> int:
+        """How many of the first tokens are the same as those of `ids`, and computed by the same of `adapters`."""
+        same = _common(self._ids, ids)
+        return same if adapters is None else min(same, _common(self._adapters, adapters))
 
-    def fork(self) -> NativeSession:
-        """A session with the same tokens that can go on differently. They share memory up to where they part."""
-        return NativeSession(self._engine, self.cache.fork(), self.capacity, self.adapter, self.ids)
+    def fork(self, capacity: int | None = None) -> NativeSession:
+        """A session with the same tokens that can go on differently. They share memory up to where they part.
+
+        Args:
+            capacity: Most tokens that it can hold; as many as this one when None.
+
+        Raises:
+            BundleError: the model turns its keys by other angles for another capacity.
+            ContextError: `capacity` exceeds the model's context, or is less than there are tokens.
+        """
+        capacity = self.capacity if capacity is None else capacity
+        self._engine.check_fork(self, capacity)
+        fork = NativeSession(self._engine, self.cache.fork(), capacity, self.adapter)
+        fork.take(self._ids, self._adapters)
+        return fork
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on.
@@ -95,7 +115,7 @@ class NativeSession:
             ValueError: `length` is negative, or more than there are.
         """
         self.cache.truncate(length)
-        del self._ids[length:]
+        del self._ids[length:], self._adapters[length:]
 
     def save(self) -> bytes:
         """The session's state, for `NativeEngine.restore`: the same model, adapter and kind of cache go on from it."""
@@ -107,8 +127,16 @@ class NativeSession:
     def close(self) -> None:
         """Give the cache's memory back. Closing twice is allowed."""
         self._cache = None
-        self._ids = []
+        self._ids, self._adapters = [], []
 
-    def take(self, ids: list[int]) -> None:
-        """Note tokens that a pass of the engine has put into the cache."""
+    def take(self, ids: Sequence[int], adapters: Sequence[int | None]) -> None:
+        """Note tokens that the engine has put into the cache, and the adapters that computed them."""
         self._ids += ids
+        self._adapters += adapters
+
+
+def _common(one: Sequence[object], other: Sequence[object]) -> int:
+    for position, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return position
+    return min(len(one), len(other))

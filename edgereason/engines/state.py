@@ -8,7 +8,7 @@ way, is not taken for one.
     model     32 bytes  fingerprint of the model's files
     adapter   32 bytes  of the adapter's files, zeros for none
     type      4 bytes   "f32", "f16" or "int8", padded with zeros
-    layers, kv_heads, head_dim, capacity, length   u32 each
+    layers, kv_heads, head_dim, capacity, based, length   u32 each
     ids       i32 [length]
     cache     as `KVCache.save` writes it
 """
@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from edgereason.errors import BundleError
 
-_MAGIC = b"edgekv\x00\x01"
-_FIELDS = struct.Struct("<32s32s4s5I")
+_MAGIC = b"edgekv\x00\x02"
+_FIELDS = struct.Struct("<32s32s4s6I")
 _BODY = len(_MAGIC) + 32
 _SAMPLE, _STRIDE = 4096, 1 << 20
 _CURE = "Delete it, it is computed again."
@@ -39,6 +39,7 @@ class State:
     """What a session's bytes say.
 
     `shape` is layers, KV heads, head dimension. `capacity` is the session's: some rotary embeddings depend on it.
+    `based` is how many of the first tokens the base alone computed, whatever the adapter.
     """
 
     model: bytes
@@ -46,14 +47,14 @@ class State:
     cache_type: str
     shape: tuple[int, int, int]
     capacity: int
+    based: int
     ids: list[int]
     cache: npt.NDArray[np.uint8]
 
     def to_bytes(self) -> bytes:
         """The bytes that `from_bytes` reads."""
-        fields = _FIELDS.pack(
-            self.model, self.adapter, self.cache_type.encode(), *self.shape, self.capacity, len(self.ids)
-        )
+        numbers = (*self.shape, self.capacity, self.based, len(self.ids))
+        fields = _FIELDS.pack(self.model, self.adapter, self.cache_type.encode(), *numbers)
         body = b"".join([fields, np.asarray(self.ids, "<i4").tobytes(), self.cache.data])
         return b"".join([_MAGIC, hashlib.sha256(body).digest(), body])
 
@@ -71,13 +72,13 @@ class State:
         body = memoryview(data)[_BODY:]
         if hashlib.sha256(body).digest() != data[len(_MAGIC) : _BODY] or len(body) < _FIELDS.size:
             raise BundleError("This session's state is truncated or altered.", _CURE)
-        model, adapter, cache_type, layers, kv_heads, head_dim, capacity, length = _FIELDS.unpack_from(body)
+        model, adapter, cache_type, layers, kv_heads, head_dim, capacity, based, length = _FIELDS.unpack_from(body)
         if len(body) < _FIELDS.size + 4 * length:
             raise BundleError("This session's state is truncated or altered.", _CURE)
         ids = np.frombuffer(body, "<i4", length, _FIELDS.size).tolist()
         cache = np.frombuffer(body, np.uint8, offset=_FIELDS.size + 4 * length)
         name = cache_type.rstrip(b"\0").decode("latin-1")
-        return cls(model, adapter, name, (layers, kv_heads, head_dim), capacity, ids, cache)
+        return cls(model, adapter, name, (layers, kv_heads, head_dim), capacity, based, ids, cache)
 
 
 def fingerprint(files: Iterable[Path]) -> bytes:

@@ -140,6 +140,64 @@ def test_on_a_gptq_checkpoint_an_adapter_sees_inputs_in_their_own_order(tmp_path
     assert np.sqrt(((found - expected) ** 2).mean()) < 0.02 * np.ptp(expected)
 
 
+INVOCATION = [7, 11, 5]
+INVOKED = [*IDS[:20], *INVOCATION, *IDS[20:30], *INVOCATION, *IDS[30:40]]  # the second one counts
+
+
+@pytest.fixture(scope="module")
+def activated(base: Path) -> Path:
+    out = base.parent / "activated"
+    return write_adapter(base, out, target_modules=TARGETS, alora_invocation_tokens=INVOCATION)
+
+
+@pytest.mark.parametrize("ids", [INVOKED, INVOCATION, IDS])
+def test_an_activated_adapter_applies_from_its_last_invocation_on(base, activated, ids):
+    assert INVOCATION[0] not in IDS  # nor [9, 8], below
+    engine = NativeEngine(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(model, activated)(torch.tensor([ids])).logits[0].numpy()
+    session = engine.session(adapter=engine.load_adapter(activated))
+    assert error_of(session.advance(ids, every=True), expected) < 1e-4
+    start = {len(INVOKED): 33, len(INVOCATION): 0}.get(len(ids), len(ids))
+    assert session.adapters == [None] * start + [0] * (len(ids) - start)
+    assert engine.row_adapters(0, ids) == session.adapters
+
+
+@pytest.mark.parametrize("chunk", [512, 7])
+def test_activated_rows_stand_beside_others_and_in_any_pieces(base, activated, adapters, chunk, monkeypatch):
+    monkeypatch.setattr("edgereason.engines.native._CHUNK", chunk)
+    engine = NativeEngine(base)
+    plain, late = engine.load_adapter(adapters["all projections"]), engine.load_adapter(activated)
+    alone = engine.session(adapter=late).advance(INVOKED, every=True)
+    sessions = [engine.session(adapter=adapter) for adapter in (late, plain, None, late)]
+    found = engine.advance([(sessions[0], INVOKED, None), (sessions[1], IDS, 1), (sessions[2], IDS, 1)])[0]
+    np.testing.assert_allclose(found, alone, atol=1e-4)
+    once = [*IDS[:30], *INVOCATION, *IDS[30:]]
+    pieces = [sessions[3].advance(part, every=True) for part in (once[:10], once[10:30], once[30:40], once[40:])]
+    alone = engine.session(adapter=late).advance(once, every=True)
+    np.testing.assert_allclose(np.concatenate(pieces), alone, atol=1e-4)
+
+
+def test_what_comes_before_the_invocation_serves_every_activated_adapter(base, activated, tmp_path):
+    """The base alone computes it, once; a saved state knows how far that went."""
+    engine = NativeEngine(base)
+    other = write_adapter(base, tmp_path, target_modules=["q_proj"], alora_invocation_tokens=[9, 8])
+    first, second = engine.load_adapter(activated), engine.load_adapter(other)
+    question = engine.session()
+    question.advance(IDS[:30])
+    for adapter, invocation in ((first, INVOCATION), (second, [9, 8])):
+        fork = question.fork()
+        fork.adapter = adapter
+        found = engine.restore(fork.save()).advance([*invocation, 1, 2])
+        expected = engine.session(adapter=adapter).advance([*IDS[:30], *invocation, 1, 2])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        fork.advance([*invocation, 1])
+        restored = engine.restore(fork.save())
+        assert restored.adapters == fork.adapters
+        np.testing.assert_array_equal(restored.advance([2]), fork.advance([2]))
+
+
 def test_an_unloaded_adapter_is_gone(base, adapters):
     engine = NativeEngine(base)
     index = engine.load_adapter(adapters["one layer"])
@@ -194,6 +252,8 @@ Q_A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
         (change_config(lora_alpha="much"), "lora_alpha is 'much'"),
         (change_config(alpha_pattern={"(": 2}), "which is no expression"),
         (change_config(alpha_pattern=[1]), "alpha_pattern is"),
+        (change_config(alora_invocation_tokens="now"), "alora_invocation_tokens is 'now'"),
+        (change_config(alora_invocation_tokens=[1, 10**6]), r"invoked by \[1, 1000000\], beyond the vocabulary of"),
         (change_tensor(Q_A, None), "only half of the factors of model.layers.1.self_attn.q_proj"),
         (change_tensor(Q_A, np.full((4, 72), np.nan, np.float32)), "NaN or infinite values in .*q_proj.lora_A"),
         (change_tensor(Q_A, np.ones((5, 72), np.float32)), "have ranks 5 and 4"),
