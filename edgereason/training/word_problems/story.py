@@ -1,0 +1,190 @@
+"""From a structure to a question, its guidance and its worked answer."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from edgereason.calculator import evaluate, written
+from edgereason.training.problems import Problem, question_key
+from edgereason.training.word_problems.clause import Clause, Question, Range, Step
+from edgereason.training.word_problems.structures import KNOWN, Structure
+from edgereason.training.words import HE, choose, draw_words
+
+LARGEST_GIVEN = 1000
+"""No number in a question exceeds this."""
+LARGEST = 10_000
+"""No result exceeds this."""
+
+_SLOT = re.compile(r"\{([A-Za-z]+)(?:([.:])(\w+))?\}")
+_TIMES = {2: "twice"}
+_PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_PEOPLE = {"A": "name", "B": "other", "C": "third"}
+_ROUND = 5  # percentages are multiples of it
+
+_DISTRACTORS = (
+    "{X} is {n} years old.",
+    "It is {n} minutes past two.",
+    "{X} lives in a house with {n} windows.",
+    "The {place} opens at {hour} o'clock.",
+    "There are {n} trees in front of the {place}.",
+    "{X} has a {color} {thing} that is {n} years old.",
+    "On {day}, {n} birds sit on the roof of the {place}.",
+)
+_DISTRACTED = 0.15
+
+
+class _ImpossibleError(Exception):
+    """These numbers do not come out even."""
+
+
+@dataclass
+class _Amount:
+    label: str
+    value: Fraction
+
+
+@dataclass
+class _Story:
+    """A story that is being told."""
+
+    rng: random.Random
+    words: dict[str, str]
+    amounts: dict[str, _Amount] = field(default_factory=dict)
+    sentences: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
+    work: list[str] = field(default_factory=list)
+    result: Fraction = Fraction(0)
+
+    def tell(self, part: Clause | Question, says: Sequence[str], note: str, people: str) -> tuple[str, str]:
+        """Draw a part's numbers and take its steps; returns its sentence and guidance's note of it, slots filled."""
+        who = dict(zip("XYZ", people, strict=False))
+        numbers = {name: _draw(self.rng, name, limits, says) for name, limits in part.numbers.items()}
+        for step in part.steps:
+            self._take(step, who, numbers)
+        return self._fill(choose(self.rng, self.rng.choice(says)), who, numbers), self._fill(note, who, numbers)
+
+    def _take(self, step: Step, who: Mapping[str, str], numbers: Mapping[str, int]) -> None:
+        target, _, right = step.computes.partition(" = ")
+        # A person's amount is known by the person, one of a clause's own by its letter in small.
+        names = [who.get(word, word.lower()) if word.isupper() else word for word in right.split()]
+        operands = [self.amounts[name].value if name in self.amounts else numbers.get(name, name) for name in names]
+        expression = "".join(written(Fraction(each)) if not isinstance(each, str) else each for each in operands)
+        value = evaluate(expression)
+        if value is None or value.denominator != 1 or not 1 <= value <= LARGEST:
+            raise _ImpossibleError
+        label = self._fill(step.result, who, numbers)
+        self.amounts[who.get(target, target.lower())] = _Amount(label, value)
+        if step.plan:
+            self.plan.append(self._fill(step.plan, who, numbers))
+            unit = self._fill(step.unit, who, numbers)
+            self.work.append(f"{label}: {expression} = <<{expression}={written(value)}>>{written(value)} {unit}")
+
+    def _fill(self, template: str, who: Mapping[str, str], numbers: Mapping[str, int]) -> str:
+        def value(match: re.Match[str]) -> str:
+            slot, kind, form = match.groups()
+            if slot in who:
+                name = self.words[_PEOPLE[who[slot]]]
+                return _pronoun(name, form) if kind == "." else name
+            if slot in numbers:
+                return _number(numbers[slot], form)
+            return self.words[slot]
+
+        return _SLOT.sub(value, template)
+
+    def distract(self) -> None:
+        """Say something that has nothing to do with the question."""
+        numbers = {"n": self.rng.randint(2, 90), "hour": self.rng.randint(6, 11)}
+        sentence = self._fill(self.rng.choice(_DISTRACTORS), {"X": "A"}, numbers)
+        self.sentences.insert(self.rng.randint(0, len(self.sentences)), sentence)
+
+
+def draw_problem(rng: random.Random, structures: Sequence[Structure] = KNOWN) -> Problem:
+    """One problem; the state of `rng` determines it."""
+    structure = rng.choice(structures)
+    while True:
+        story = _Story(rng, _draw_words(rng))
+        try:
+            return _tell(story, structure)
+        except _ImpossibleError:
+            continue
+
+
+def problems(
+    seed: int | str, exclude: Collection[str] = frozenset(), structures: Sequence[Structure] = KNOWN
+) -> Iterator[Problem]:
+    """An endless stream of problems whose `question_key` is not in `exclude`; repeats are possible."""
+    rng = random.Random(seed)
+    while True:
+        problem = draw_problem(rng, structures)
+        if question_key(problem.question) not in exclude:
+            yield problem
+
+
+def held_out(seed: int, count: int, structures: Sequence[Structure] = KNOWN) -> list[Problem]:
+    """`count` different problems, evenly over the structures, that training excludes."""
+    found: dict[str, Problem] = {}
+    for index in range(count):
+        structure = structures[index % len(structures)]
+        problem = next(problems(f"{seed}/held out/{index}", found, (structure,)))
+        found[question_key(problem.question)] = problem
+    return list(found.values())
+
+
+def _tell(story: _Story, structure: Structure) -> Problem:
+    for clause, people in structure.clauses:
+        sentence, note = story.tell(clause, clause.says, clause.given, people)
+        story.sentences.append(sentence)
+        story.given.append(note)
+    question, people = structure.question
+    asks, asked = story.tell(question, question.asks, question.asked, people)
+    who = dict(zip("XYZ", people, strict=False))
+    result = written(story.amounts[who.get(question.answer, question.answer.lower())].value)
+    if story.rng.random() < _DISTRACTED:
+        story.distract()
+    guidance = [f"Asked: {asked}.", f"Given: {'; '.join(story.given)}.", f"Steps: {', then '.join(story.plan)}."]
+    return Problem(
+        " ".join([*story.sentences, asks]),
+        "\n".join(guidance),
+        "\n".join([*story.work, f"#### {result}"]),
+        result,
+        structure.name,
+    )
+
+
+def _draw_words(rng: random.Random) -> dict[str, str]:
+    words = draw_words(rng)
+    return {
+        **words,
+        "things": f"{words['thing']}s" if not words["thing"].endswith(("s", "h")) else f"{words['thing']}es",
+    }
+
+
+def _draw(rng: random.Random, name: str, limits: Range, says: Sequence[str]) -> int:
+    """A number within `limits`, smaller ones more often; round where it is a percentage."""
+    low, high = limits
+    number = rng.randint(low, rng.randint(low, high))
+    if any(f"{{{name}:percent}}" in text for text in says):
+        return max(_ROUND, number - number % _ROUND)
+    return number
+
+
+def _number(number: int, form: str | None) -> str:
+    if form == "times":
+        return _TIMES.get(number, f"{_NUMBERS[number]} times")
+    if form == "percent":
+        return f"{number}%"
+    if form in ("part", "Part"):
+        return _PARTS[number] if form == "part" else _PARTS[number].capitalize()
+    return str(number)
+
+
+def _pronoun(name: str, form: str) -> str:
+    male = {"he": "he", "him": "him", "his": "his"}
+    word = male[form.lower()] if name in HE else {"he": "she", "him": "her", "his": "her"}[form.lower()]
+    return word.capitalize() if form[0].isupper() else word
