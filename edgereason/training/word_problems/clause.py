@@ -6,7 +6,7 @@ A clause's texts have slots, which `story.py` fills, and `[one|another]`, which 
   pronouns. A problem's structure says which argument is who.
 - `{a}` `{b}` ...: numbers of the question, in the ranges that the clause gives. `{a:times}` writes 2 as "twice" and 3
   as "three times", `{a:part}` 3 as "a third".
-- `{items}` `{item}` `{goods}` `{good}` `{boxes}` `{box}` `{people}` and other words, the same ones in the whole problem.
+- `{items}` `{item}` `{goods}` `{good}` `{boxes}` `{box}` `{people}` and more words, the same ones in a whole problem.
 
 A step is "target = expression". Capital letters are amounts: arguments, or the clause's own (a letter that is no
 argument, such as `M` for money), which last until the end of the story; small letters are numbers.
