@@ -25,7 +25,7 @@ struct DotFor {
 #include "int8_256.h"
 
 const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed, dense,     update,  rms_norm,
-                        rope,      swiglu,    geglu,       softcap,  append, attention, to_float};
+                        rope,      swiglu,    geglu,       softcap,  append, attention, combine, to_float};
 
 }  // namespace
 

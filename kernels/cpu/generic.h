@@ -305,4 +305,6 @@ void softcap(float* x, int64_t count, float cap) {
   for (; i < count; i++) x[i] = cap * tanhf(x[i] / cap);
 }
 
+#include "generic_pages.h"
+// then, because attention reads pages:
 #include "generic_attention.h"

@@ -1,233 +1,299 @@
 // Attention over pages of keys and values, the end of generic.h.
+//
+// Queries come in tiles of up to eight, whose sums stay in registers: every key and value that is loaded serves all of
+// a tile, every element of a query all the keys or values of a step. A task of more queries than a tile first turns a
+// page into float32, once for all of its tiles; one of fewer, a decoded token's, reads the cache as it is.
 
-// One token's key or value of one head, elements `stride` apart.
-template <Type T>
-void put(const float* x, int64_t dim, typename Elements<T>::type* out, int64_t stride, float*) {
-  int64_t d = 0;
-  for (; stride == 1 && d + kLanes <= dim; d += kLanes) Elements<T>::store(out + d, Vec::load(x + d));
-  for (; d < dim; d++) out[d * stride] = Elements<T>::put(x[d]);
+// 2^x to 2 ulp for x <= 0, from -126 on: x = n + f, |f| <= 1/2, where the Taylor series of degree 6 is off by 1.2e-7.
+reg power_of_two(reg x) {
+  x = Vec::max(x, Vec::set1(-126.f));
+  const reg n = Vec::round(x), f = Vec::sub(x, n);
+  constexpr float kSeries[] = {1.33335581e-3f, 9.61812911e-3f, 5.55041087e-2f, 2.40226507e-1f, 6.93147181e-1f, 1.f};
+  reg p = Vec::set1(1.54035304e-4f);
+  for (int i = 0; i < 6; i++) p = Vec::fma(p, f, Vec::set1(kSeries[i]));
+  return Vec::scale(p, n);
 }
 
-// The same in 8 bits: absmax / 127 is the scale.
-template <>
-void put<Type::s8>(const float* x, int64_t dim, int8_t* out, int64_t stride, float* scale) {
-  float highest = 0;
-  for (int64_t d = 0; d < dim; d++) highest = fabsf(x[d]) > highest ? fabsf(x[d]) : highest;
-  const float inverse = highest > 1e-30f ? 127.f / highest : 0.f;
-  *scale = highest / 127.f;
-  for (int64_t d = 0; d < dim; d++) {
-    const float v = nearbyintf(x[d] * inverse);
-    out[d * stride] = int8_t(v >= -127.f && v <= 127.f ? int(v) : 0);
-  }
-}
-
-// One KV head's part of a page.
-template <Type T>
-struct Head {
-  using element = typename Elements<T>::type;
-  element *keys, *values;
-  float* scales;
-
-  Head(const Attention& job, int64_t kv_head, int64_t position) {
-    assert(0 <= kv_head && kv_head < job.kv_heads && 0 <= position && position < job.position + job.rows);
-    uint8_t* page = job.pages[position / kPage] + job.layer_offset + kv_head * job.head_bytes;
-    keys = reinterpret_cast<element*>(page);
-    values = keys + kPage * job.dim;
-    scales = reinterpret_cast<float*>(values + kPage * job.dim);
-  }
+// One query, which sees the keys at first <= position < last, and its softmax over those that it has met: a running
+// maximum and sums relative to it (Milakov and Gimelshein, arXiv 1805.02867). Scores are times log2(e), for powers
+// of 2.
+struct Query {
+  const float* q;  // [dim]
+  float* mixed;    // [dim]: the weighted sum of values
+  int64_t first, last;
+  float highest;
+  float sums[kLanes];  // of the weights, to be added up at the end
 };
 
-template <Type T>
-void append_typed(const Attention& job, const float* k, const float* v, int64_t k_stride, int64_t v_stride,
-                  int64_t begin, int64_t end) {
-  for (int64_t h = 0; h < job.kv_heads; h++)
-    for (int64_t t = begin; t < end; t++) {
-      const Head<T> head(job, h, job.position + t);
-      const int64_t slot = (job.position + t) % kPage;
-      put<T>(k + t * k_stride + h * job.dim, job.dim, head.keys + slot / kKeys * kKeys * job.dim + slot % kKeys, kKeys,
-             head.scales + slot);
-      put<T>(v + t * v_stride + h * job.dim, job.dim, head.values + slot * job.dim, 1, head.scales + kPage + slot);
-    }
+// Registers of sums for each of Q queries, so that they, as many operands and a broadcast fit.
+constexpr int parts_of(int queries) {
+  int parts = 4;
+  while (parts > 1 && queries * parts + parts + 1 > Vec::registers) parts /= 2;
+  return parts;
 }
 
-void append(const Attention& job, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
-            int64_t end) {
-  switch (job.type) {
-    case Type::f32:
-      return append_typed<Type::f32>(job, k, v, k_stride, v_stride, begin, end);
-    case Type::f16:
-      return append_typed<Type::f16>(job, k, v, k_stride, v_stride, begin, end);
-    case Type::s8:
-      return append_typed<Type::s8>(job, k, v, k_stride, v_stride, begin, end);
-    case Type::bf16:
-      return;
-  }
+// Asks for the cache line that holds `p`, `ahead` bytes further on.
+template <class T>
+void prefetch([[maybe_unused]] const T* p, [[maybe_unused]] int64_t ahead) {
+#if defined(__GNUC__)
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + ahead);
+#endif
 }
 
-// Q queries over the keys of one KV head; query i sees those at firsts[i] <= position < lengths[i]. Softmax runs over
-// pages of 64 keys with a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv
-// 2205.14135).
+// Q queries over one page.
 template <Type T, int Q>
-struct Queries {
+struct Tile {
   using E = Elements<T>;
-  using element = typename E::type;
-  static constexpr int kParts = kKeys / kLanes;
+  static constexpr int kParts = parts_of(Q);
 
-  const Attention* job;
-  int64_t kv_head;
-  int64_t dim;
-  float scale;
-  const float* q[Q];
-  float* y[Q];
-  int64_t firsts[Q], lengths[Q];
-  float highest[Q], sums[Q];
-  float* weights;  // [Q, kPage]: scores, then their exponentials
-  float* mixed;    // [Q, dim]: the weighted sum of values so far
+  const Attention& job;
+  Query* queries;
+  float* weights;  // [Q, kPage]: scores, then what the values are multiplied with
+  int64_t
+      ahead;  // how many bytes from this page the next one lies: fetched meanwhile, which the processor cannot guess
 
-  void run() {
-    int64_t first = firsts[0], longest = 0;
+  // The page whose first key is at `start`.
+  void meet(const Head<T>& page, int64_t start) {
+    int64_t first = kPage, last = 0;
     for (int i = 0; i < Q; i++) {
-      first = firsts[i] < first ? firsts[i] : first;
-      highest[i] = -INFINITY;
-      sums[i] = 0;
-      longest = lengths[i] > longest ? lengths[i] : longest;
+      first = queries[i].first - start < first ? queries[i].first - start : first;
+      last = queries[i].last - start > last ? queries[i].last - start : last;
     }
-    memset(mixed, 0, sizeof(float) * size_t(Q * dim));
-    for (int64_t start = first / kPage * kPage; start < longest; start += kPage) {
-      const int64_t count = longest - start < kPage ? longest - start : kPage;
-      const Head<T> head(*job, kv_head, start);
-      for (int64_t s = 0; s < count; s += kKeys) score(head, s);
+    first = first > 0 ? first : 0;
+    last = last < kPage ? last : kPage;
+    if (last <= first) return;
+    for (int64_t s = first / (kParts * kLanes) * (kParts * kLanes); s < last; s += kParts * kLanes) score(page, s);
+    for (int i = 0; i < Q; i++) soften(queries[i], start, weights + i * kPage);
+    if constexpr (T == Type::s8)
       for (int i = 0; i < Q; i++)
-        soften(i, firsts[i] - start, lengths[i] - start < count ? lengths[i] - start : count, count);
-      if constexpr (T == Type::s8)
-        for (int i = 0; i < Q; i++)
-          for (int64_t s = 0; s < count; s++) weights[i * kPage + s] *= head.scales[kPage + s];
-      mix(head.values, count);
-    }
-    for (int i = 0; i < Q; i++)
-      for (int64_t d = 0; d < dim; d++) y[i][d] = mixed[i * dim + d] / sums[i];
+        for (int64_t s = first; s < last; s++) weights[i * kPage + s] *= page.scales[kPage + s];
+    int64_t d = 0;
+    for (; d + kParts * kLanes <= job.dim; d += kParts * kLanes) mix<kParts>(page.values, d, first, last);
+    for (; d + kLanes <= job.dim; d += kLanes) mix<1>(page.values, d, first, last);
+    for (; d < job.dim; d++)
+      for (int i = 0; i < Q; i++)
+        for (int64_t s = first; s < last; s++)
+          queries[i].mixed[d] += weights[i * kPage + s] * E::get(page.values[s * job.dim + d]);
   }
 
-  // Scores of the sixteen keys from s on.
-  void score(const Head<T>& head, int64_t s) {
-    const element* block = head.keys + s * dim;
+  // Scores of the kParts * kLanes keys from s on.
+  void score(const Head<T>& page, int64_t s) {
+    const typename E::type* keys[kParts];
     reg total[Q][kParts];
-    for (int i = 0; i < Q; i++)
-      for (int p = 0; p < kParts; p++) total[i][p] = Vec::zero();
-    for (int64_t d = 0; d < dim; d++)
-      for (int p = 0; p < kParts; p++) {
-        const reg k = E::load(block + d * kKeys + p * kLanes);
-        for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(k, Vec::set1(q[i][d]), total[i][p]);
-      }
     for (int p = 0; p < kParts; p++) {
-      reg factor = Vec::set1(scale);
-      if constexpr (T == Type::s8) factor = Vec::mul(factor, Vec::load(head.scales + s + p * kLanes));
+      const int64_t key = s + p * kLanes;
+      keys[p] = page.keys + key / kKeys * kKeys * job.dim + key % kKeys;
+      for (int i = 0; i < Q; i++) total[i][p] = Vec::zero();
+    }
+    for (int64_t d = 0; d < job.dim; d++) {
+      reg k[kParts];
+      for (int p = 0; p < kParts; p++) {
+        k[p] = E::load(keys[p] + d * kKeys);
+        if (p * kLanes % kKeys == 0) prefetch(keys[p] + d * kKeys, ahead);
+      }
       for (int i = 0; i < Q; i++) {
-        const reg scores = Vec::mul(total[i][p], factor);
-        Vec::store(weights + i * kPage + s + p * kLanes, job->softcap > 0 ? capped(scores, job->softcap) : scores);
+        const reg q = Vec::set1(queries[i].q[d]);
+        for (int p = 0; p < kParts; p++) total[i][p] = Vec::fma(k[p], q, total[i][p]);
+      }
+    }
+    constexpr float kLog2e = 1.44269504f;
+    for (int p = 0; p < kParts; p++) {
+      reg factor = Vec::set1(job.softcap > 0 ? job.scale : job.scale * kLog2e);
+      if constexpr (T == Type::s8) factor = Vec::mul(factor, Vec::load(page.scales + s + p * kLanes));
+      for (int i = 0; i < Q; i++) {
+        reg scores = Vec::mul(total[i][p], factor);
+        if (job.softcap > 0) scores = Vec::mul(capped(scores, job.softcap), Vec::set1(kLog2e));
+        Vec::store(weights + i * kPage + s + p * kLanes, scores);
       }
     }
   }
 
-  // Scores of query i to weights; of the page's `count` keys it sees those at first <= s < last, which may be none.
-  void soften(int i, int64_t first, int64_t last, int64_t count) {
-    float* w = weights + i * kPage;
-    if (first < 0) first = 0;
+  // A query's scores of a page become weights; those of keys that it does not see, 0.
+  void soften(Query& query, int64_t start, float* w) {
+    const int64_t first = query.first > start ? query.first - start : 0;
+    const int64_t last = query.last - start < kPage ? query.last - start : kPage;
     if (last <= first) {
-      for (int64_t s = 0; s < count; s++) w[s] = 0;
+      for (int s = 0; s < kPage; s++) w[s] = 0;
       return;
     }
-    // Lanes beyond the last key come from memory that was never written: replaced, never computed with.
-    for (int64_t s = last; s < kPage; s++) w[s] = -INFINITY;
+    // Scores of unseen keys may come from memory that was never written: replaced, never computed with.
     for (int64_t s = 0; s < first; s++) w[s] = -INFINITY;
+    for (int64_t s = last; s < kPage; s++) w[s] = -INFINITY;
     reg top = Vec::load(w);
     for (int s = kLanes; s < kPage; s += kLanes) top = Vec::max(top, Vec::load(w + s));
-    const float before = highest[i], now = Vec::highest(top);
-    highest[i] = before > now ? before : now;
-    const float correction = expf(before - highest[i]);
-    reg sum = Vec::zero();
-    for (int s = 0; s < kPage; s += kLanes) {
-      const reg e = exponential(Vec::sub(Vec::load(w + s), Vec::set1(highest[i])));
-      Vec::store(w + s, e);
-    }
-    for (int64_t s = last; s < kPage; s++) w[s] = 0;
+    const float now = Vec::highest(top);
+    if (now > query.highest) raise(query, now);
+    const reg highest = Vec::set1(query.highest);
+    for (int s = 0; s < kPage; s += kLanes) Vec::store(w + s, power_of_two(Vec::sub(Vec::load(w + s), highest)));
     for (int64_t s = 0; s < first; s++) w[s] = 0;
+    for (int64_t s = last; s < kPage; s++) w[s] = 0;
+    reg sum = Vec::load(query.sums);
     for (int s = 0; s < kPage; s += kLanes) sum = Vec::add(sum, Vec::load(w + s));
-    sums[i] = sums[i] * correction + Vec::sum(sum);
-    if (correction != 1.f)
-      for (int64_t d = 0; d < dim; d++) mixed[i * dim + d] *= correction;
+    Vec::store(query.sums, sum);
   }
 
-  void mix(const element* block, int64_t count) {
-    int64_t d = 0;
-    for (; d + 2 * kLanes <= dim; d += 2 * kLanes) mix_lanes<2>(block, d, count);
-    for (; d + kLanes <= dim; d += kLanes) mix_lanes<1>(block, d, count);
-    for (; d < dim; d++)
-      for (int i = 0; i < Q; i++)
-        for (int64_t s = 0; s < count; s++) mixed[i * dim + d] += weights[i * kPage + s] * E::get(block[s * dim + d]);
+  // Makes the sums so far relative to a higher score.
+  void raise(Query& query, float highest) {
+    const float correction = exp2f(query.highest - highest);
+    query.highest = highest;
+    for (int i = 0; i < kLanes; i++) query.sums[i] *= correction;
+    for (int64_t d = 0; d < job.dim; d++) query.mixed[d] *= correction;
   }
 
+  // Elements d to d + P * kLanes of the values at first <= s < last.
   template <int P>
-  void mix_lanes(const element* block, int64_t d, int64_t count) {
+  void mix(const typename E::type* values, int64_t d, int64_t first, int64_t last) {
     reg total[Q][P];
     for (int i = 0; i < Q; i++)
-      for (int p = 0; p < P; p++) total[i][p] = Vec::load(mixed + i * dim + d + p * kLanes);
-    for (int64_t s = 0; s < count; s++)
+      for (int p = 0; p < P; p++) total[i][p] = Vec::load(queries[i].mixed + d + p * kLanes);
+    for (int64_t s = first; s < last; s++) {
+      reg v[P];
       for (int p = 0; p < P; p++) {
-        const reg v = E::load(block + s * dim + d + p * kLanes);
-        for (int i = 0; i < Q; i++) total[i][p] = Vec::fma(v, Vec::set1(weights[i * kPage + s]), total[i][p]);
+        v[p] = E::load(values + s * job.dim + d + p * kLanes);
+        if (p * kLanes * sizeof(typename E::type) % 64 == 0) prefetch(values + s * job.dim + d + p * kLanes, ahead);
       }
+      for (int i = 0; i < Q; i++) {
+        const reg w = Vec::set1(weights[i * kPage + s]);
+        for (int p = 0; p < P; p++) total[i][p] = Vec::fma(v[p], w, total[i][p]);
+      }
+    }
     for (int i = 0; i < Q; i++)
-      for (int p = 0; p < P; p++) Vec::store(mixed + i * dim + d + p * kLanes, total[i][p]);
+      for (int p = 0; p < P; p++) Vec::store(queries[i].mixed + d + p * kLanes, total[i][p]);
   }
 };
 
-// Query `index` of a task: its row is begin + index / group, its head is index % group of the KV head's.
-template <Type T, int Q>
-void attend(const Attention& job, int64_t kv_head, int64_t begin, int64_t index, float* scratch) {
-  const int64_t group = job.heads / job.kv_heads;
-  Queries<T, Q> task;
-  task.job = &job;
-  task.kv_head = kv_head;
-  task.dim = job.dim;
-  task.scale = job.scale;
-  task.weights = scratch;
-  task.mixed = scratch + Q * kPage;
-  for (int i = 0; i < Q; i++) {
-    const int64_t row = begin + (index + i) / group, head = kv_head * group + (index + i) % group;
-    task.q[i] = job.q + row * job.q_stride + head * job.dim;
-    task.y[i] = job.y + (row * job.heads + head) * job.dim;
-    task.lengths[i] = job.position + row + 1;
-    task.firsts[i] = job.window > 0 && task.lengths[i] > job.window ? task.lengths[i] - job.window : 0;
-  }
-  task.run();
-}
-
 template <Type T>
-void attention_typed(const Attention& job, int64_t kv_head, int64_t begin, int64_t end, float* scratch) {
-  assert(0 <= begin && begin <= end && end <= job.rows && job.dim <= kMaxHeadDim && job.heads % job.kv_heads == 0);
-  const int64_t queries = (end - begin) * (job.heads / job.kv_heads);
-  int64_t i = 0;
-  for (; i + 4 <= queries; i += 4) attend<T, 4>(job, kv_head, begin, i, scratch);
-  switch (queries - i) {
-    case 3:
-      return attend<T, 3>(job, kv_head, begin, i, scratch);
-    case 2:
-      return attend<T, 2>(job, kv_head, begin, i, scratch);
+void meet(const Attention& job, const Head<T>& page, int64_t ahead, int64_t start, Query* queries, int64_t count,
+          float* weights) {
+  switch (count) {
     case 1:
-      return attend<T, 1>(job, kv_head, begin, i, scratch);
+      return Tile<T, 1>{job, queries, weights, ahead}.meet(page, start);
+    case 2:
+      return Tile<T, 2>{job, queries, weights, ahead}.meet(page, start);
+    case 3:
+      return Tile<T, 3>{job, queries, weights, ahead}.meet(page, start);
+    case 4:
+      return Tile<T, 4>{job, queries, weights, ahead}.meet(page, start);
+    case 5:
+      return Tile<T, 5>{job, queries, weights, ahead}.meet(page, start);
+    case 6:
+      return Tile<T, 6>{job, queries, weights, ahead}.meet(page, start);
+    case 7:
+      return Tile<T, 7>{job, queries, weights, ahead}.meet(page, start);
+    case 8:
+      return Tile<T, 8>{job, queries, weights, ahead}.meet(page, start);
   }
 }
 
-void attention(const Attention& job, int64_t kv_head, int64_t begin, int64_t end, float* scratch) {
+// The first `count` keys and values of a page in float32, scales applied.
+template <Type T>
+Head<Type::f32> widen(const Head<T>& page, int64_t count, int64_t dim, float* out) {
+  using E = Elements<T>;
+  float *keys = out, *values = out + kPage * dim;
+  for (int64_t block = 0; block < count; block += kKeys)
+    for (int64_t d = 0; d < dim; d++)
+      for (int p = 0; p < kKeys; p += kLanes) {
+        const int64_t at = block * dim + d * kKeys + p;
+        reg k = E::load(page.keys + at);
+        if constexpr (T == Type::s8) k = Vec::mul(k, Vec::load(page.scales + block + p));
+        Vec::store(keys + at, k);
+      }
+  for (int64_t s = 0; s < count; s++) {
+    to_float_typed<T>(page.values + s * dim, dim, values + s * dim);
+    if constexpr (T == Type::s8)
+      for (int64_t d = 0; d < dim; d++) values[s * dim + d] *= page.scales[kPage + s];
+  }
+  return {keys, values, nullptr};
+}
+
+// Some queries of a task, at most kTaskQueries.
+template <Type T>
+void attend(const Attention& job, const AttentionTask& task, Query* queries, int64_t count, float* scratch) {
+  constexpr int64_t kShared =
+      6;  // queries of a tile, where there are more: they and their operands fill 16 or 32 registers
+  float *weights = scratch, *page32 = weights + kMaxTile * kPage;
+  const int64_t tiles = count <= kMaxTile ? 1 : (count + kShared - 1) / kShared;
+  int64_t first = queries[0].first, last = queries[count - 1].last;  // later rows see no less to the right
+  first = first > task.first ? first : task.first;
+  last = last < task.last ? last : task.last;
+  for (int64_t start = first / kPage * kPage; start < last; start += kPage) {
+    const Head<T> page = head_at<T>(job, task.kv_head, start);
+    if (tiles == 1) {
+      const int64_t next = start + kPage < last ? start + kPage : start;
+      const auto* next_keys = reinterpret_cast<const char*>(head_at<T>(job, task.kv_head, next).keys);
+      meet(job, page, next_keys - reinterpret_cast<const char*>(page.keys), start, queries, count, weights);
+      continue;
+    }
+    Head<Type::f32> wide{};
+    if constexpr (T == Type::f32)
+      wide = page;
+    else
+      wide = widen(page, last - start < kPage ? last - start : kPage, job.dim, page32);
+    for (int64_t i = 0; i < tiles; i++) {
+      const int64_t begin = i * count / tiles, end = (i + 1) * count / tiles;
+      meet(job, wide, 0, start, queries + begin, end - begin, weights);
+    }
+  }
+}
+
+// Queries begin <= i < end of a task, of which `group` belong to each row, up to their results.
+template <Type T>
+void attend_all(const Attention& job, const AttentionTask& task, float* scratch) {
+  const int64_t group = job.heads / job.kv_heads, total = (task.end - task.begin) * group;
+  float* mixed = scratch;
+  float* rest = scratch + kTaskQueries * job.dim;
+  for (int64_t done = 0; done < total; done += kTaskQueries) {
+    const int64_t count = total - done < kTaskQueries ? total - done : kTaskQueries;
+    Query queries[kTaskQueries];
+    memset(mixed, 0, sizeof(float) * size_t(count * job.dim));
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t row = task.begin + (done + i) / group, head = task.kv_head * group + (done + i) % group;
+      const int64_t seen = job.position + row + 1, first = job.window > 0 && seen > job.window ? seen - job.window : 0;
+      queries[i] = {
+          job.q + row * job.q_stride + head * job.dim, mixed + i * job.dim, first > task.first ? first : task.first,
+          seen < task.last ? seen : task.last,         -INFINITY,           {}};
+    }
+    attend<T>(job, task, queries, count, rest);
+    for (int64_t i = 0; i < count; i++) {
+      float sum = 0;
+      for (int lane = 0; lane < kLanes; lane++) sum += queries[i].sums[lane];
+      if (task.partial) {
+        float* out = task.partial + (done + i) * (job.dim + 2);
+        out[0] = queries[i].highest;
+        out[1] = sum;
+        memcpy(out + 2, queries[i].mixed, sizeof(float) * size_t(job.dim));
+      } else {
+        const int64_t row = task.begin + (done + i) / group, head = task.kv_head * group + (done + i) % group;
+        float* y = job.y + (row * job.heads + head) * job.dim;
+        for (int64_t d = 0; d < job.dim; d++) y[d] = queries[i].mixed[d] / sum;
+      }
+    }
+  }
+}
+
+void attention(const Attention& job, const AttentionTask& task, float* scratch) {
+  assert(0 <= task.begin && task.begin < task.end && task.end <= job.rows && job.heads % job.kv_heads == 0);
+  assert(0 <= task.first && task.first % kPage == 0 && task.first < task.last && job.dim <= kMaxHeadDim);
   switch (job.type) {
     case Type::f32:
-      return attention_typed<Type::f32>(job, kv_head, begin, end, scratch);
+      return attend_all<Type::f32>(job, task, scratch);
     case Type::f16:
-      return attention_typed<Type::f16>(job, kv_head, begin, end, scratch);
+      return attend_all<Type::f16>(job, task, scratch);
     case Type::s8:
-      return attention_typed<Type::s8>(job, kv_head, begin, end, scratch);
+      return attend_all<Type::s8>(job, task, scratch);
     case Type::bf16:
       return;
   }
+}
+
+void combine(const float* partials, int64_t ranges, int64_t stride, int64_t dim, float* y) {
+  float highest = -INFINITY, sum = 0;
+  for (int64_t r = 0; r < ranges; r++) highest = partials[r * stride] > highest ? partials[r * stride] : highest;
+  for (int64_t d = 0; d < dim; d++) y[d] = 0;
+  for (int64_t r = 0; r < ranges; r++) {
+    const float *part = partials + r * stride, factor = exp2f(part[0] - highest);
+    sum += factor * part[1];
+    for (int64_t d = 0; d < dim; d++) y[d] += factor * part[2 + d];
+  }
+  for (int64_t d = 0; d < dim; d++) y[d] /= sum;
 }

@@ -96,14 +96,20 @@ struct Attention {
   int64_t window;  // 0, or how many keys a row sees at most: its own and those right before it
   float softcap;   // 0, or c: scores become c tanh(score / c)
 };
-constexpr int kKeys = 16;    // keys interleaved in the cache
-constexpr int kPage = 64;    // tokens of a page, and keys between two updates of the running softmax
-constexpr int kQueries = 4;  // queries that share the loads of keys and values
+constexpr int kKeys = 16;  // keys interleaved in the cache
+constexpr int kPage = 64;  // tokens of a page, and keys between two updates of the running softmax
 constexpr int kMaxHeadDim = 512;
 
-// The most queries of one attention task, and the floats of scratch that it needs.
-constexpr int kTaskQueries = 16;
-constexpr int kAttentionScratch = kQueries * (kPage + kMaxHeadDim);
+// Rows begin <= t < end of one KV head, and the keys at first <= position < last; `first` begins a page.
+struct AttentionTask {
+  int64_t kv_head, begin, end, first, last;
+  // Null where these are all keys that the rows see: the task writes y. Else what `combine` needs of each query, in the
+  // order of rows and then heads: f32 [2 + dim], the highest score times log2(e), the sum of 2^(score - highest), and
+  // the values' sum with these weights.
+  float* partial;
+};
+constexpr int kMaxTile = 8;       // queries that share the loads of keys and values
+constexpr int kTaskQueries = 96;  // queries for which a page is brought to float32 once
 
 struct Kernels {
   const char* name;
@@ -130,8 +136,10 @@ struct Kernels {
   // Keys and values [rows, kv_heads, dim] of rows begin <= t < end into the cache; rows stride apart.
   void (*append)(const Attention&, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
                  int64_t end);
-  // One KV head, rows begin <= t < end, (end - begin) * heads / kv_heads queries.
-  void (*attention)(const Attention&, int64_t kv_head, int64_t begin, int64_t end, float* scratch);
+  // scratch: f32 [kMaxTile * kPage + (kTaskQueries + 2 * kPage) * dim].
+  void (*attention)(const Attention&, const AttentionTask&, float* scratch);
+  // One query's y [dim] from its partial results over several ranges of keys, `stride` floats apart.
+  void (*combine)(const float* partials, int64_t ranges, int64_t stride, int64_t dim, float* y);
   void (*to_float)(const void* data, Type type, int64_t count, float* y);
 };
 

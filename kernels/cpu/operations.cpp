@@ -6,46 +6,15 @@
 #include <new>
 
 #include "isa.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace edgereason {
 namespace {
 
-// Work below this many floats is done by the caller alone: handing it over would take longer.
-constexpr int64_t kSmall = 16384;
-
-// A thread's own memory, kept between calls and aligned for any vector load.
-class Scratch {
- public:
-  ~Scratch() { release(); }
-
-  uint8_t* reserve(size_t bytes) {
-    if (bytes > size_) {
-      release();
-      data_ = static_cast<uint8_t*>(::operator new(bytes, std::align_val_t(64)));
-      size_ = bytes;
-    }
-    return data_;
-  }
-
- private:
-  void release() {
-    if (data_) ::operator delete(data_, std::align_val_t(64));
-    data_ = nullptr;
-    size_ = 0;
-  }
-
-  uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-};
-
 thread_local Scratch call_scratch;   // of a caller, read by all threads of its job
 thread_local Scratch chunk_scratch;  // of one thread within its chunk
 thread_local Scratch adapter_scratch;
-
-int64_t grain_for(int64_t width) {
-  return std::max<int64_t>(1, kSmall / std::max<int64_t>(1, width));
-}
 
 float scale_of(const PackedWeight& w, int64_t index) {
   float scale;
@@ -211,46 +180,6 @@ void geglu(const float* gate_up, int64_t rows, int64_t width, float* y) {
 void softcap(float* x, int64_t count, float cap) {
   const Kernels& isa = kernels();
   parallel(count, grain_for(4), [&](int64_t begin, int64_t end) { isa.softcap(x + begin, end - begin, cap); });
-}
-
-void attention(const std::vector<Attention>& sequences, const float* k, int64_t k_stride, const float* v,
-               int64_t v_stride) {
-  if (sequences.empty()) return;
-  const Kernels& isa = kernels();
-  // A task is one KV head and some rows of one sequence: about kTaskQueries queries that share its keys and values.
-  const int64_t kv_heads = sequences[0].kv_heads, dim = sequences[0].dim, group = sequences[0].heads / kv_heads;
-  const int64_t task_rows = std::max<int64_t>(1, kTaskQueries / group);
-  std::vector<int64_t> first_row{0}, first_task{0};  // of each sequence, and behind the last
-  int64_t work = 0;
-  for (const Attention& job : sequences) {
-    first_row.push_back(first_row.back() + job.rows);
-    first_task.push_back(first_task.back() + kv_heads * ((job.rows + task_rows - 1) / task_rows));
-    work += job.heads * job.rows * (job.position + job.rows) * dim;
-  }
-  // f(sequence, begin, end) for the parts of a range that fall into each sequence.
-  const auto split = [](const std::vector<int64_t>& firsts, int64_t begin, int64_t end, auto&& f) {
-    auto i = size_t(std::upper_bound(firsts.begin(), firsts.end(), begin) - firsts.begin()) - 1;
-    for (; begin < end; begin = std::max(begin, firsts[++i]))
-      if (begin < firsts[i + 1]) f(i, begin - firsts[i], std::min(end, firsts[i + 1]) - firsts[i]);
-  };
-  parallel(first_row.back(), grain_for(kv_heads * dim), [&](int64_t begin, int64_t end) {
-    split(first_row, begin, end, [&](size_t i, int64_t first, int64_t last) {
-      isa.append(sequences[i], k + first_row[i] * k_stride, v + first_row[i] * v_stride, k_stride, v_stride, first,
-                 last);
-    });
-  });
-  const int64_t tasks = first_task.back();
-  parallel(tasks, grain_for(work / std::max<int64_t>(1, tasks)), [&](int64_t begin, int64_t end) {
-    auto* scratch = reinterpret_cast<float*>(chunk_scratch.reserve(sizeof(float) * kAttentionScratch));
-    split(first_task, begin, end, [&](size_t i, int64_t first, int64_t last) {
-      const Attention& job = sequences[i];
-      const int64_t tiles = (job.rows + task_rows - 1) / task_rows;
-      for (int64_t task = first; task < last; task++) {
-        const int64_t row = task % tiles * task_rows;
-        isa.attention(job, task / tiles, row, std::min(row + task_rows, job.rows), scratch);
-      }
-    });
-  });
 }
 
 }  // namespace edgereason

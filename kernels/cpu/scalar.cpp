@@ -103,7 +103,7 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*) {
 }
 
 const Kernels kTable = {"scalar", kTileRows, 0,     quantize, packed, dense,     update,  rms_norm,
-                        rope,     swiglu,    geglu, softcap,  append, attention, to_float};
+                        rope,     swiglu,    geglu, softcap,  append, attention, combine, to_float};
 
 }  // namespace
 

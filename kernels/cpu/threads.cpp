@@ -157,14 +157,15 @@ State& state() {
 
 }  // namespace
 
-void parallel_ranges(int64_t count, int64_t grain, RangeFunction function, void* context) {
+void parallel_ranges(int64_t count, int64_t grain, int64_t most, RangeFunction function, void* context) {
   if (count <= 0) return;
   State& s = state();
   if (count <= grain || s.threads == 1) return function(context, 0, count);
   std::lock_guard lock(s.turn);
   if (!s.pool) s.pool = new Pool(s.threads);
   // A few chunks per thread even out delays; more would only cost.
-  const int64_t chunk = std::max(grain, (count + 4 * s.pool->threads() - 1) / (4 * s.pool->threads()));
+  const int64_t chunks = std::min<int64_t>(most > 0 ? most : 4 * s.pool->threads(), 0xffff);
+  const int64_t chunk = std::max(grain, (count + chunks - 1) / chunks);
   s.pool->run(count, chunk, function, context);
 }
 

@@ -119,6 +119,52 @@ def test_attention_of_one_token_over_a_long_cache(isa):
     np.testing.assert_allclose(found[0], causal_attention(q, k, v)[699], rtol=1e-5, atol=1e-5)
 
 
+@given(
+    lengths=st.lists(st.integers(1, 1500), min_size=1, max_size=4),
+    counts=st.lists(st.sampled_from([1, 1, 2, 30]), min_size=4, max_size=4),
+    kind=st.sampled_from(["f16", "f32", "int8"]),
+    group=st.sampled_from([1, 3, 7, 8, 13, 100]),
+    window=st.sampled_from([None, None, 40, 700]),
+    threads=st.integers(1, 4),
+    seed=st.integers(0, 1 << 30),
+)
+@settings(examples, max_examples=12)
+def test_few_rows_over_long_caches_equal_numpy(isa, lengths, counts, kind, group, window, threads, seed):
+    generator = np.random.default_rng(seed)
+    caches = [cpu.KVCache(1, 2, 16, kind) for _ in lengths]
+    histories = [
+        normal(generator, length + count, 2, 2, 16) * 2 for length, count in zip(lengths, counts, strict=False)
+    ]
+    for cache, history, length in zip(caches, histories, lengths, strict=True):
+        attend(history[:length, 0], *history[:length].transpose(1, 0, 2, 3), cache)
+    counts = counts[: len(lengths)]
+    k, v = np.concatenate([history[length:] for history, length in zip(histories, lengths, strict=True)]).transpose(
+        1, 0, 2, 3
+    )
+    q = normal(generator, len(k), 2 * group, 16)
+    rows = cpu.Rows([cpu.Segment(cache, count) for cache, count in zip(caches, counts, strict=True)])
+    cpu.set_threads(threads)
+    found = cpu.attention(q, np.ascontiguousarray(k), np.ascontiguousarray(v), 0, rows, window=window)
+    cpu.set_threads(None)
+    row = 0
+    for history, length, count in zip(histories, lengths, counts, strict=True):
+        keys, values = (stored(history[:, i], kind) for i in (0, 1))
+        for end in range(length + 1, length + count + 1):
+            first = max(0, end - window) if window else 0
+            expected = one_row(q[row], keys[first:end], values[first:end])
+            np.testing.assert_allclose(found[row], expected, rtol=2e-5, atol=2e-5)
+            row += 1
+
+
+def one_row(q, k, v):
+    """float64 `[heads * d]` of q `[heads, d]` over k and v `[S, kv_heads, d]`."""
+    grouped = q.astype(np.float64).reshape(k.shape[1], -1, q.shape[1])
+    scores = np.einsum("hgd,shd->hgs", grouped, k.astype(np.float64)) / np.sqrt(q.shape[1])
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    return np.einsum("hgs,shd->hgd", weights, v.astype(np.float64)).ravel()
+
+
 def test_scores_of_any_size_stay_finite(isa):
     q = np.full((3, 1, 8), 1e4, np.float32)
     k = np.linspace(-1e4, 1e4, 24, dtype=np.float32).reshape(3, 1, 8)
