@@ -54,8 +54,9 @@ def export(
     """
     settings = Settings.of(options)
     _require(settings.format)
-    from edgereason.export.inputs import check_pairing, describe, open_adapter, open_base
+    from edgereason.export.inputs import describe, open_adapter, open_base
     from edgereason.export.merge import merge
+    from edgereason.export.pairing import check_pairing
     from edgereason.export.writers import write_stage
 
     sources = {"guidance": base, "answer": base if answer_base is None else answer_base}
@@ -64,6 +65,7 @@ def export(
     adapters = {stage: open_adapter(paths[stage], _DEFAULT_PROMPTS[stage]) for stage in STAGES}
     for stage in STAGES:
         check_pairing(bases[stage], adapters[stage])
+    merged = {stage: merge(bases[stage], adapters[stage]) for stage in STAGES}
     out = Path(out)
     _check_space(out, max(each.bytes for each in bases.values()))
     with new_directory(out, replace) as staging:
@@ -71,8 +73,7 @@ def export(
         stored: dict[str, Any] = {}
         for stage in STAGES:
             (staging / stage).mkdir()
-            merged = merge(bases[stage], adapters[stage])
-            stop_ids, stored = write_stage(merged, staging / stage, settings, _report(stage, progress))
+            stop_ids, stored = write_stage(merged[stage], staging / stage, settings, _report(stage, progress))
             stages[stage] = Stage(adapters[stage].prompt, stop_ids)
         Bundle(
             path=staging,

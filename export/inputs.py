@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ from edgereason.files import read_json
 from edgereason.prompts import Prompt
 from edgereason.tokenizer import TOKENIZER_FILES
 
+PEFT_PREFIX = "base_model.model."
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
-
-_PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,18 @@ class Adapter:
     path: Path
     config: dict[str, Any]
     prompt: Prompt
+    shapes: dict[str, tuple[int, ...]]
+    """Of every tensor, by PEFT's name without its prefix: `model.layers.0.self_attn.q_proj.lora_A.weight`."""
 
     @property
     def weights(self) -> Path:
         return self.path / "adapter_model.safetensors"
+
+    def read(self) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        """Every tensor in fp32, by the names of `shapes`."""
+        with safe_open(self.weights, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (not a dictionary)
+                yield name.removeprefix(PEFT_PREFIX), file.get_tensor(name).float().numpy()
 
 
 def families(format: str) -> tuple[str, ...]:
@@ -136,46 +144,8 @@ def open_adapter(path: Path, default_prompt: Prompt) -> Adapter:
         raise ExportError(f"{config_file} is of the kind {config.get('peft_type')!r}.", "Only LoRA can be merged.")
     prompt_file = path / "prompt.json"
     prompt = Prompt.from_json(read_json(prompt_file), str(prompt_file)) if prompt_file.is_file() else default_prompt
-    return Adapter(path, config, prompt)
-
-
-def check_pairing(base: Base, adapter: Adapter) -> None:
-    """Make sure that an adapter fits a base: names, shapes, and finite numbers.
-
-    Raises:
-        ExportError: it does not; the message says which tensor and what to pass instead.
-    """
-    shapes = read_shapes(adapter.weights)
-    trained_on = adapter.config.get("base_model_name_or_path")
-    cure = f'{adapter.path.name}/adapter_config.json names "{trained_on}" as its base: pass that one.'
-    for name, shape in shapes.items():
-        target, _, part = name.removeprefix(_PEFT_PREFIX).partition(".lora_")
-        if not part:
-            continue
-        expected = base.shapes.get(f"{target}.weight")
-        if expected is None:
-            raise ExportError(f"{adapter.path} changes {target}, which {base.name} does not have.", cure)
-        # lora_A is [rank, inputs], lora_B [outputs, rank], for a weight of [outputs, inputs].
-        axis = 1 if part.startswith("A") else 0
-        if part[0] in "AB" and shape[axis] != expected[1 if axis else 0]:
-            raise ExportError(
-                f"{adapter.path} was trained on another base: its {target} is {shape[axis]} wide, "
-                f"that of {base.name} {expected[1 if axis else 0]}.",
-                cure,
-            )
-    _check_finite(adapter)
-
-
-def _check_finite(adapter: Adapter) -> None:
-    import torch
-
-    with safe_open(adapter.weights, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118  (not a dictionary)
-            if not torch.isfinite(file.get_tensor(name)).all():
-                raise ExportError(
-                    f"{adapter.weights} has NaN or infinite values in {name}.",
-                    "Its training diverged: take an earlier checkpoint, or train with a lower learning rate.",
-                )
+    shapes = {name.removeprefix(PEFT_PREFIX): shape for name, shape in read_shapes(weights).items()}
+    return Adapter(path, config, prompt, shapes)
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

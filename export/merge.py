@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgereason.errors import ExportError
 from edgereason.export.inputs import Adapter, Base
+from edgereason.export.pairing import check_architecture, vocabulary
 from edgereason.export.safetensors_file import write_streamed
 from edgereason.files import write_json
 from edgereason.tokenizer import TOKENIZER_FILES
@@ -49,7 +50,12 @@ class MergedWeights(Mapping[str, Float32]):
     def __getitem__(self, name: str) -> Float32:
         if name not in self.shapes:
             raise KeyError(name)
-        return self.compute(name)
+        array = self.compute(name)
+        if not np.isfinite(array).all():
+            raise ExportError(
+                f"{name} of {self.base} has NaN or infinite values.", "Copy the base again from its source."
+            )
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -74,7 +80,9 @@ def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
     """
     from edgereason.export.skeleton import Skeleton
 
-    skeleton = Skeleton(base.config, [adapter] if adapter else [])
+    config = {**base.config, "vocab_size": vocabulary(base, adapter)}
+    skeleton = Skeleton(config, [adapter] if adapter else [])
+    check_architecture(base, skeleton)
 
     def read(name: str) -> Float32:
         source = skeleton.tied.get(name)
@@ -91,7 +99,6 @@ def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
 
     tied = {name for name, source in skeleton.tied.items() if same(name, source)}
     shapes = {name: shape for name, shape in skeleton.shapes.items() if name not in tied}
-    config = dict(base.config)
     if skeleton.tied and not tied:
         config["tie_word_embeddings"] = False
     tokenizer = find_tokenizer(*(each.path for each in (adapter, base) if each))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -74,6 +76,30 @@ def save_adapter(base: Path, directory: Path, prompt: Prompt, seed: int = 0) -> 
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(directory)
     (directory / "prompt.json").write_text(json.dumps(prompt.to_json()))
+
+
+def save_variant(base: Path, directory: Path, vocab: int | None = None, seed: int = 3, **options: Any) -> None:
+    """Save an adapter of any kind, all of whose trained weights are away from where they began.
+
+    Args:
+        base: Its base.
+        directory: Where to save it.
+        vocab: Resize the vocabulary to so many tokens.
+        seed: Of its weights.
+        options: Fields of PEFT's `LoraConfig`.
+    """
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if vocab:
+        model.resize_token_embeddings(vocab, mean_resizing=False)
+    config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, of tied weights
+        peft_model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **config))
+        for parameter in peft_model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.05 * torch.randn_like(parameter)
+        peft_model.save_pretrained(directory)
 
 
 def save_trio(directory: Path) -> dict[str, Path]:
