@@ -25,6 +25,8 @@ from edgereason.llama_library import complaints, llama_library
 _BATCH = 512
 """Tokens that llama.cpp computes at once; a longer prompt goes in pieces."""
 
+_ROUND = 256
+
 _SPARE_CONTEXTS = 2
 
 
@@ -88,7 +90,8 @@ class LlamaCppEngine:
 
     def _new_context(self, capacity: int) -> tuple[int, Any]:
         params = self._llama.llama_context_default_params()
-        params.n_ctx = max(capacity, 1)
+        # llama.cpp rounds contexts up. Rounded here, a batch holds as much as the context does for later sessions.
+        params.n_ctx = -(-max(capacity, 1) // _ROUND) * _ROUND
         params.n_batch = params.n_ubatch = min(_BATCH, params.n_ctx)
         params.n_threads = params.n_threads_batch = self._threads
         params.no_perf = True

@@ -58,6 +58,26 @@ def test_a_prompt_longer_than_a_batch_is_one_sequence(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() < 5e-3 * np.ptp(expected)
 
 
+# A session's context serves the next one. llama.cpp ends the process where it is given more tokens than a batch holds.
+ADVANCE_ALL = """
+import sys
+from pathlib import Path
+from edgereason.engines.llama_cpp import LlamaCppEngine
+engine = LlamaCppEngine(Path(sys.argv[1]), 1)
+for length in (20, 200, 30, 255):
+    session = engine.session(length)
+    session.advance([1] * length)
+    session.close()
+"""
+
+
+def test_a_context_serves_longer_sequences_after_shorter_ones(tmp_path: Path) -> None:
+    save_merged(tmp_path)
+    write_gguf(tmp_path, tmp_path / "model.gguf", "F16")
+    child = subprocess.run([sys.executable, "-c", ADVANCE_ALL, tmp_path], capture_output=True, text=True)
+    assert (child.returncode, child.stderr) == (0, "")
+
+
 def test_closing_the_engine_waits_for_its_sessions() -> None:
     engine = LlamaCppEngine(MICRO_MODELS / "model.gguf", 1)
     session = engine.session(8)
