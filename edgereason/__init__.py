@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgereason.batch import Outcome
     from edgereason.bundle import Bundle
     from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, ExportError, UsageError
     from edgereason.generate import Sampling, StageTimings
@@ -31,6 +32,7 @@ _HOMES = {
     "Event": "pipeline",
     "ExportError": "errors",
     "LanguageModel": "language_model",
+    "Outcome": "batch",
     "Reasoner": "pipeline",
     "Result": "pipeline",
     "Sampling": "generate",
@@ -50,6 +52,7 @@ __all__ = [
     "Event",
     "ExportError",
     "LanguageModel",
+    "Outcome",
     "Reasoner",
     "Result",
     "Sampling",

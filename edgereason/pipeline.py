@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES, Bundle, Stage
 from edgereason.engines import open_engine
@@ -14,6 +14,9 @@ from edgereason.errors import ContextError, UsageError
 from edgereason.generate import Sampler, StageTimings, decode_ids, decode_text
 from edgereason.language_model import LanguageModel
 from edgereason.prompts import final_result
+
+if TYPE_CHECKING:
+    from edgereason.batch import Outcome
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Result:
         final: The result that the answer ends with; None when it names none.
         engine: The engine that ran.
         bundle: The bundle's directory.
+        samples: How many answers were written; the one shown is of the majority.
+        agreement: The share of them with this final result; None for a single one.
     """
 
     question: str
@@ -45,6 +50,8 @@ class Result:
     engine: str
     bundle: str
     timings: Timings
+    samples: int = 1
+    agreement: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain dictionaries, strings and numbers."""
@@ -96,6 +103,7 @@ class Reasoner:
         max_new_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        samples: int = 1,
     ) -> Result:
         """Answer a question.
 
@@ -105,17 +113,36 @@ class Reasoner:
             max_new_tokens: Most tokens per stage; the bundle's own limit when None.
             temperature: 0 for greedy decoding; the bundle's own when None.
             seed: Makes sampling repeatable.
+            samples: How many guidances and answers to write at once; the majority's is the result, and
+                `Result.agreement` tells how large it is. More than one are drawn at temperature 0.7 by default.
 
         Raises:
             UsageError: the question is empty or an argument is out of its range.
             ContextError: the question is longer than a stage's context.
         """
+        if samples != 1:
+            return self._vote(
+                question,
+                samples=samples,
+                size=max(samples, 1),
+                guidance=guidance,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
         for event in self.stream(
             question, guidance=guidance, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         ):
             if event.result is not None:
                 return event.result
         raise AssertionError("a stream ends with its result")
+
+    def _vote(self, question: str, **arguments: Any) -> Result:
+        (outcome,) = self.batch([question], **arguments)
+        if outcome.error is not None:
+            raise outcome.error
+        assert outcome.result is not None
+        return outcome.result
 
     def stream(
         self,
@@ -130,12 +157,58 @@ class Reasoner:
 
         Closing the iterator early stops the work and frees its memory.
         """
-        if not question.strip():
-            raise UsageError("The question is empty.", 'Write one: edgereason ask "..."')
+        check_question(question)
+        return self._stream(question.strip(), guidance, self.stages(max_new_tokens, temperature, seed))
+
+    def batch(
+        self,
+        questions: Iterable[str],
+        *,
+        size: int = 16,
+        samples: int = 1,
+        guidance: bool = True,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Outcome]:
+        """Answer many questions, several in each pass over the weights where the engine can do that.
+
+        Args:
+            questions: Taken one by one, as there is room for them.
+            size: Most texts in one pass. Each has a KV cache of its own.
+            samples: Answers per question, of which the majority's is the result (see `Result.agreement`). More than one
+                are drawn at temperature 0.7 unless another is asked for.
+            guidance, max_new_tokens, temperature, seed: As for `ask`; each question's result is that of `ask`.
+
+        Returns:
+            An outcome for each question, in their order: its result, or the error that ended it alone. Closing the
+            iterator stops the work and frees its memory.
+
+        Raises:
+            UsageError: an argument is out of its range.
+        """
+        from edgereason.batch import answer_all  # which needs this module
+
+        return answer_all(
+            self,
+            questions,
+            size=size,
+            samples=samples,
+            guidance=guidance,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    def stages(self, max_new_tokens: int | None, temperature: float | None, seed: int | None) -> dict[str, Stage]:
+        """The bundle's stages with a caller's wishes in place of their defaults; None leaves a default.
+
+        Raises:
+            UsageError: an argument is out of its range.
+        """
         if max_new_tokens is not None and max_new_tokens < 1:
             raise UsageError(f"max-tokens is {max_new_tokens}.", "Give 1 or more.")
-        stages = {name: _adjusted(self.bundle.stages[name], max_new_tokens, temperature, seed) for name in STAGES}
-        return self._stream(question.strip(), guidance, stages)
+        return {name: _adjusted(self.bundle.stages[name], max_new_tokens, temperature, seed) for name in STAGES}
 
     def _stream(self, question: str, with_guidance: bool, stages: dict[str, Stage]) -> Iterator[Event]:
         started = time.perf_counter()
@@ -149,22 +222,41 @@ class Reasoner:
             answer += piece
             yield Event("answer", piece)
         timings.total_s = time.perf_counter() - started
-        final = final_result(answer)
-        result = Result(
+        result = self.result(question, guidance, answer, timings)
+        yield Event("result", result.final or "", result)
+
+    def result(self, question: str, guidance: str, answer: str, timings: Timings) -> Result:
+        """What both stages' texts come to."""
+        return Result(
             question=question,
             guidance=guidance.strip(),
             answer=answer.strip(),
-            final=final,
+            final=final_result(answer),
             engine=self.models["answer"].engine.name,
             bundle=str(self.bundle.path),
             timings=timings,
         )
-        yield Event("result", final or "", result)
 
     def _run(
         self, name: str, stage: Stage, timings: StageTimings, question: str, guidance: str | None
     ) -> Iterator[str]:
         started = time.perf_counter()
+        model = self.models[name]
+        prompt, limit = self.prompt(name, stage, question, guidance)
+        session = model.engine.session(len(prompt) + limit)
+        try:
+            sampler = Sampler(stage.sampling, prompt)
+            ids = decode_ids(session, prompt, sampler, stage.stop_ids, limit, timings, started)
+            yield from decode_text(ids, model.tokenizer.stream(), stage.stop_strings)
+        finally:
+            session.close()
+
+    def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> tuple[list[int], int]:
+        """The token ids of a stage's prompt, and how many new tokens there is room for, at most the stage's limit.
+
+        Raises:
+            ContextError: the prompt fills the model's context.
+        """
         model = self.models[name]
         prompt = model.tokenizer.encode(model.tokenizer.render(stage.prompt.messages(question, guidance)))
         room = model.engine.context_length - len(prompt)
@@ -175,14 +267,7 @@ class Reasoner:
                 f"the {name} model's context holds {model.engine.context_length:,}.",
                 "Shorten the question, or use a model with a longer context.",
             )
-        limit = min(stage.max_new_tokens, room)
-        session = model.engine.session(len(prompt) + limit)
-        try:
-            sampler = Sampler(stage.sampling, prompt)
-            ids = decode_ids(session, prompt, sampler, stage.stop_ids, limit, timings, started)
-            yield from decode_text(ids, model.tokenizer.stream(), stage.stop_strings)
-        finally:
-            session.close()
+        return prompt, min(stage.max_new_tokens, room)
 
     def close(self) -> None:
         """Give the models' memory back."""
@@ -195,6 +280,12 @@ class Reasoner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_question(question: str) -> None:
+    """Raise `UsageError` for an empty question."""
+    if not question.strip():
+        raise UsageError("The question is empty.", 'Write one: edgereason ask "..."')
 
 
 def _adjusted(stage: Stage, max_new_tokens: int | None, temperature: float | None, seed: int | None) -> Stage:

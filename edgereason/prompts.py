@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from edgereason.errors import BundleError
 
@@ -75,3 +76,14 @@ def final_result(answer: str) -> str | None:
         return after.strip().splitlines()[0].strip()
     numbers = _NUMBER.findall(before or after)
     return numbers[-1].replace("$", "").replace(",", "") if numbers else None
+
+
+def comparable(final: str) -> Decimal | str:
+    """A final result in the form in which two are the same: a number whatever its currency sign, commas and zeros; or
+    its text, whatever its case."""
+    text = final.strip()
+    try:
+        value = Decimal(text.lstrip("$").rstrip(".%").replace(",", ""))
+    except InvalidOperation:
+        return text.casefold()
+    return value if value.is_finite() else text.casefold()

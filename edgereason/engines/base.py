@@ -7,7 +7,7 @@ engines.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,23 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class Forking(Session, Protocol):
+    """A session that can go on in several ways."""
+
+    def fork(self, capacity: int | None = None) -> Forking:
+        """A session with the same tokens, which shares the memory of their cache, and can grow to `capacity` tokens.
+
+        Raises:
+            BundleError: the cached keys depend on the capacity.
+        """
+        ...
+
+    def common_prefix(self, ids: Sequence[int]) -> int:
+        """How many of the first tokens are the same as those of `ids`."""
+        ...
+
+
 class Engine(Protocol):
     """A loaded model. Safe to use from several threads, each with sessions of its own."""
 
@@ -67,4 +84,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the weights' memory back. Closing twice is allowed."""
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """An engine that computes several sessions in one pass over the weights."""
+
+    def advance(self, steps: Sequence[tuple[Any, Sequence[int], int | None]]) -> list[Logits]:
+        """Append ids to several sessions of this engine.
+
+        Args:
+            steps: A session, its ids, and for how many of them, the last ones, logits are wanted: None for all.
+
+        Returns:
+            For each step float32 logits `[outputs, vocab]`.
+        """
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from edgereason.evaluation.extraction import extract
 from edgereason.evaluation.problems import Problem
 from edgereason.pipeline import Reasoner
+from edgereason.prompts import comparable
 
 _RESAMPLES = 10_000
 
@@ -79,15 +79,4 @@ def measure(reasoner: Reasoner, problems: Iterable[Problem], *, guidance: bool =
 
 def same_result(found: str, expected: str) -> bool:
     """Whether two results are the same number, whatever their currency sign, commas and zeros; or the same text."""
-    first, second = _number(found), _number(expected)
-    if first is not None and second is not None:
-        return first == second
-    return found.strip().casefold() == expected.strip().casefold()
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text.strip().lstrip("$").rstrip(".%").replace(",", ""))
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
+    return comparable(found) == comparable(expected)

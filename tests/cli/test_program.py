@@ -35,7 +35,9 @@ def test_json_has_every_field(native_bundle: Path) -> None:
     done = run("ask", "How many?", "--bundle", native_bundle, "--json", "--max-tokens", "5")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert set(result) == {"question", "guidance", "answer", "final", "engine", "bundle", "timings"}
+    assert set(result) == {
+        *("question", "guidance", "answer", "final", "engine", "bundle", "timings", "samples", "agreement"),
+    }
     assert set(result["timings"]) == {"load_s", "guidance", "answer", "total_s"}
     for stage in ("guidance", "answer"):
         timings = result["timings"][stage]

@@ -1,0 +1,123 @@
+"""Many questions at once: both stages of each, in common passes, and a vote where several answers are asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from edgereason import voting
+from edgereason.batching import DEFAULT_SIZE, Work, Writing, run
+from edgereason.bundle import STAGES, Stage
+from edgereason.errors import EdgeReasonError, UsageError
+from edgereason.generate import Decoding, Sampler, StageTimings
+from edgereason.pipeline import Reasoner, Result, Timings, check_question
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one question of a batch: a result, or the error that ended it.
+
+    Attributes:
+        number: Which question, from 0.
+        question: As it was given.
+        result: None where there is an error.
+        error: None where there is a result.
+    """
+
+    number: int
+    question: str
+    result: Result | None = None
+    error: EdgeReasonError | None = None
+
+
+def answer_all(
+    reasoner: Reasoner,
+    questions: Iterable[str],
+    *,
+    size: int = DEFAULT_SIZE,
+    samples: int = 1,
+    guidance: bool = True,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> Iterator[Outcome]:
+    """Answer questions in common passes over the weights; see `Reasoner.batch`."""
+    if size < 1:
+        raise UsageError(f"size is {size}.", "Give 1 or more.")
+    stages = voting.sample_stages(reasoner.stages(max_new_tokens, temperature, seed), samples, temperature)
+    return _outcomes(reasoner, questions, stages, guidance, size)
+
+
+def _outcomes(
+    reasoner: Reasoner, questions: Iterable[str], samples: list[dict[str, Stage]], guidance: bool, size: int
+) -> Iterator[Outcome]:
+    """In the order of the questions: those that end early wait for the ones before them."""
+    asked: dict[int, str] = {}
+
+    def works() -> Iterator[Work[Result]]:
+        for asking, question in enumerate(questions):
+            asked[asking] = question
+            stems = {name: voting.Stem() for name in STAGES} if len(samples) > 1 else {}
+            for stages in samples:
+                yield _answer(reasoner, question, guidance, stages, stems)
+
+    ended: dict[int, dict[int, Result | EdgeReasonError]] = {}
+    number = 0
+    with closing(run(works(), size)) as runs:
+        for work, outcome in runs:
+            ended.setdefault(work // len(samples), {})[work % len(samples)] = outcome
+            while len(ended.get(number, ())) == len(samples):
+                found = ended.pop(number)
+                yield _outcome(number, asked.pop(number), [found[sample] for sample in sorted(found)])
+                number += 1
+
+
+def _outcome(number: int, question: str, found: list[Result | EdgeReasonError]) -> Outcome:
+    results = [each for each in found if isinstance(each, Result)]
+    if results:
+        chosen = results[0] if len(found) == 1 else voting.majority(results, len(found))
+        return Outcome(number, question, result=chosen)
+    error = next(each for each in found if isinstance(each, EdgeReasonError))
+    return Outcome(number, question, error=error)
+
+
+def _answer(
+    reasoner: Reasoner, question: str, with_guidance: bool, stages: dict[str, Stage], stems: dict[str, voting.Stem]
+) -> Work[Result]:
+    """One question's way through both stages."""
+    started = time.perf_counter()
+    check_question(question)
+    question = question.strip()
+    timings = Timings(load_s=reasoner.load_s)
+    guidance = ""
+    if with_guidance:
+        writing = _writing(reasoner, "guidance", stages, stems, timings.guidance, question, None)
+        yield writing
+        guidance = writing.text.strip()
+    writing = _writing(reasoner, "answer", stages, stems, timings.answer, question, guidance or None)
+    yield writing
+    timings.total_s = time.perf_counter() - started
+    return reasoner.result(question, guidance, writing.text, timings)
+
+
+def _writing(
+    reasoner: Reasoner,
+    name: str,
+    stages: dict[str, Stage],
+    stems: dict[str, voting.Stem],
+    timings: StageTimings,
+    question: str,
+    guidance: str | None,
+) -> Writing:
+    started = time.perf_counter()
+    stage, model = stages[name], reasoner.models[name]
+    prompt, limit = reasoner.prompt(name, stage, question, guidance)
+
+    def begin() -> Decoding:
+        capacity = len(prompt) + limit
+        session = stems[name].session(model.engine, prompt, capacity) if stems else model.engine.session(capacity)
+        return Decoding(session, prompt, Sampler(stage.sampling, prompt), stage.stop_ids, limit, timings, started)
+
+    return Writing(model.engine, begin, model.tokenizer.stream(), stage.stop_strings)
