@@ -12,8 +12,7 @@ namespace {
 thread_local Scratch partials_scratch;  // of a caller, written by all threads of its job
 thread_local Scratch task_scratch;      // of one thread within a task
 
-constexpr int64_t kLeastRange = 4 * kPage;  // fewer keys are not worth a task of their own
-constexpr int64_t kTasksPerThread = 8;      // none waits long for the last, and who loses its core takes fewer
+constexpr int64_t kTasksPerThread = 8;  // none waits long for the last, and who loses its core takes fewer
 
 // Neighbouring rows of one sequence, which see the keys at first <= position < last.
 struct Tile {
@@ -59,23 +58,20 @@ struct Plan {
   explicit Plan(const std::vector<Attention>& sequences) : tiles(tiles_of(sequences)) {
     int64_t work = 0;
     for (const Tile& tile : tiles) work += tile.work();
-    const int64_t share = work / (kTasksPerThread * thread_count()) + 1;
-    for (const Tile& tile : tiles) {
-      const int64_t keys = tile.last - tile.first, heads = tile.job->kv_heads;
-      const int64_t wanted = std::min(tile.work() / heads / share + 1, keys / kLeastRange);
-      const int64_t range = keys / std::max<int64_t>(1, wanted) / kPage * kPage + kPage;
-      for (int64_t head = 0; head < heads; head++) add(tile, head, range);
-    }
+    const int64_t share = work / (kTasksPerThread * thread_count());
+    for (const Tile& tile : tiles)
+      for (int64_t head = 0; head < tile.job->kv_heads; head++)
+        add(tile, head, tile.work() / tile.job->kv_heads > share);
   }
 
-  void add(const Tile& tile, int64_t kv_head, int64_t range) {
-    const int64_t ranges = (tile.last - tile.first + range - 1) / range;
-    const int64_t size = tile.queries() * (tile.job->dim + 2);
-    if (ranges > 1) cuts.push_back({&tile, kv_head, ranges, partials});
-    for (int64_t first = tile.first; first < tile.last; first += range) {
-      const int64_t last = std::min(first + range, tile.last);
-      tasks.push_back({tile.job, {kv_head, tile.begin, tile.end, first, last, nullptr}, ranges > 1 ? partials : -1});
-      if (ranges > 1) partials += size;
+  void add(const Tile& tile, int64_t kv_head, bool cut) {
+    const int64_t first_range = tile.first / kRange, ranges = cut ? (tile.last - 1) / kRange - first_range + 1 : 1;
+    if (ranges == 1) return tasks.push_back({tile.job, {kv_head, tile.begin, tile.end, tile.first, tile.last}, -1});
+    cuts.push_back({&tile, kv_head, ranges, partials});
+    for (int64_t range = first_range; range < first_range + ranges; range++) {
+      const int64_t first = std::max(tile.first, range * kRange), last = std::min(tile.last, (range + 1) * kRange);
+      tasks.push_back({tile.job, {kv_head, tile.begin, tile.end, first, last}, partials});
+      partials += tile.queries() * (2 + tile.job->dim);
     }
   }
 };
@@ -109,7 +105,7 @@ void attention(const std::vector<Attention>& sequences, const float* k, int64_t 
   if (plan.tasks.empty()) return;
   auto* partials = reinterpret_cast<float*>(partials_scratch.reserve(sizeof(float) * size_t(plan.partials)));
   const auto run = [&](int64_t begin, int64_t end) {
-    const int64_t dim = sequences[0].dim, scratch = kMaxTile * kPage + (kTaskQueries + 2 * kPage) * dim;
+    const int64_t dim = sequences[0].dim, scratch = kMaxTile * kPage + 2 * kTaskQueries * (2 + dim) + 2 * kPage * dim;
     auto* own = reinterpret_cast<float*>(task_scratch.reserve(sizeof(float) * size_t(scratch)));
     for (const Plan::Task* t = &plan.tasks[size_t(begin)]; begin < end; begin++, t++) {
       AttentionTask task = t->task;

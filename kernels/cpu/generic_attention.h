@@ -64,7 +64,7 @@ struct Tile {
     if (last <= first) return;
     for (int64_t s = first / (kParts * kLanes) * (kParts * kLanes); s < last; s += kParts * kLanes) score(page, s);
     for (int i = 0; i < Q; i++) soften(queries[i], start, weights + i * kPage);
-    if constexpr (T == Type::s8)
+    if (page.scales)
       for (int i = 0; i < Q; i++)
         for (int64_t s = first; s < last; s++) weights[i * kPage + s] *= page.scales[kPage + s];
     int64_t d = 0;
@@ -99,7 +99,7 @@ struct Tile {
     constexpr float kLog2e = 1.44269504f;
     for (int p = 0; p < kParts; p++) {
       reg factor = Vec::set1(job.softcap > 0 ? job.scale : job.scale * kLog2e);
-      if constexpr (T == Type::s8) factor = Vec::mul(factor, Vec::load(page.scales + s + p * kLanes));
+      if (page.scales) factor = Vec::mul(factor, Vec::load(page.scales + s + p * kLanes));
       for (int i = 0; i < Q; i++) {
         reg scores = Vec::mul(total[i][p], factor);
         if (job.softcap > 0) scores = Vec::mul(capped(scores, job.softcap), Vec::set1(kLog2e));
@@ -185,50 +185,34 @@ void meet(const Attention& job, const Head<T>& page, int64_t ahead, int64_t star
   }
 }
 
-// The first `count` keys and values of a page in float32, scales applied.
+// The first `count` keys and values of a page in float32; scales stay beside them.
 template <Type T>
 Head<Type::f32> widen(const Head<T>& page, int64_t count, int64_t dim, float* out) {
-  using E = Elements<T>;
   float *keys = out, *values = out + kPage * dim;
-  for (int64_t block = 0; block < count; block += kKeys)
-    for (int64_t d = 0; d < dim; d++)
-      for (int p = 0; p < kKeys; p += kLanes) {
-        const int64_t at = block * dim + d * kKeys + p;
-        reg k = E::load(page.keys + at);
-        if constexpr (T == Type::s8) k = Vec::mul(k, Vec::load(page.scales + block + p));
-        Vec::store(keys + at, k);
-      }
-  for (int64_t s = 0; s < count; s++) {
-    to_float_typed<T>(page.values + s * dim, dim, values + s * dim);
-    if constexpr (T == Type::s8)
-      for (int64_t d = 0; d < dim; d++) values[s * dim + d] *= page.scales[kPage + s];
-  }
-  return {keys, values, nullptr};
+  to_float_typed<T>(page.keys, (count + kKeys - 1) / kKeys * kKeys * dim, keys);
+  to_float_typed<T>(page.values, count * dim, values);
+  return {keys, values, page.scales};
 }
 
-// Some queries of a task, at most kTaskQueries.
+// Queries over the pages of one range, whose keys the first of them begins to see first and the last sees longest.
 template <Type T>
-void attend(const Attention& job, const AttentionTask& task, Query* queries, int64_t count, float* scratch) {
-  constexpr int64_t kShared =
-      6;  // queries of a tile, where there are more: they and their operands fill 16 or 32 registers
-  float *weights = scratch, *page32 = weights + kMaxTile * kPage;
-  const int64_t tiles = count <= kMaxTile ? 1 : (count + kShared - 1) / kShared;
-  int64_t first = queries[0].first, last = queries[count - 1].last;  // later rows see no less to the right
-  first = first > task.first ? first : task.first;
-  last = last < task.last ? last : task.last;
-  for (int64_t start = first / kPage * kPage; start < last; start += kPage) {
-    const Head<T> page = head_at<T>(job, task.kv_head, start);
+void attend(const Attention& job, int64_t kv_head, Query* queries, int64_t count, float* scratch) {
+  constexpr int64_t kShared = 6;  // queries of a tile, where there are many: with operands they fill 16 or 32 registers
+  float *weights = scratch, *wide_page = weights + kMaxTile * kPage;
+  const int64_t tiles = count <= kMaxTile ? 1 : (count + kShared - 1) / kShared, last = queries[count - 1].last;
+  for (int64_t start = queries[0].first / kPage * kPage; start < last; start += kPage) {
+    const Head<T> page = head_at<T>(job, kv_head, start);
     if (tiles == 1) {
-      const int64_t next = start + kPage < last ? start + kPage : start;
-      const auto* next_keys = reinterpret_cast<const char*>(head_at<T>(job, task.kv_head, next).keys);
-      meet(job, page, next_keys - reinterpret_cast<const char*>(page.keys), start, queries, count, weights);
+      const Head<T> next = head_at<T>(job, kv_head, start + kPage < last ? start + kPage : start);
+      const int64_t ahead = reinterpret_cast<const char*>(next.keys) - reinterpret_cast<const char*>(page.keys);
+      meet(job, page, ahead, start, queries, count, weights);
       continue;
     }
     Head<Type::f32> wide{};
     if constexpr (T == Type::f32)
       wide = page;
     else
-      wide = widen(page, last - start < kPage ? last - start : kPage, job.dim, page32);
+      wide = widen(page, last - start < kPage ? last - start : kPage, job.dim, wide_page);
     for (int64_t i = 0; i < tiles; i++) {
       const int64_t begin = i * count / tiles, end = (i + 1) * count / tiles;
       meet(job, wide, 0, start, queries + begin, end - begin, weights);
@@ -236,37 +220,75 @@ void attend(const Attention& job, const AttentionTask& task, Query* queries, int
   }
 }
 
-// Queries begin <= i < end of a task, of which `group` belong to each row, up to their results.
+// What a query has met: f32 [2 + dim], the highest score, the sum of the weights relative to it, the values' sum.
+constexpr int kHighest = 0, kSum = 1, kMixed = 2;
+
+void clear(float* total, int64_t dim) {
+  memset(total, 0, sizeof(float) * size_t(kMixed + dim));
+  total[kHighest] = -INFINITY;
+}
+
+// Adds what was met in a range that lies behind those in `total`. Ranges begin at multiples of kRange and are always
+// added one by one, so that a row's result depends neither on the rows beside it nor on who computes which range.
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+void fold(float* total, const float* part, int64_t dim) {
+  if (!(part[kSum] > 0)) return;
+  const float highest = total[kHighest] > part[kHighest] ? total[kHighest] : part[kHighest];
+  const float a = exp2f(total[kHighest] - highest), b = exp2f(part[kHighest] - highest);
+  total[kHighest] = highest;
+  total[kSum] = a * total[kSum] + b * part[kSum];
+  for (int64_t d = 0; d < dim; d++) total[kMixed + d] = a * total[kMixed + d] + b * part[kMixed + d];
+}
+
+void finish(const float* total, int64_t dim, float* y) {
+  for (int64_t d = 0; d < dim; d++) y[d] = total[kMixed + d] / total[kSum];
+}
+
+// Queries begin <= i < begin + count of a task, of which `group` belong to each row, over all of its ranges: what they
+// have met is added to `totals`.
 template <Type T>
-void attend_all(const Attention& job, const AttentionTask& task, float* scratch) {
-  const int64_t group = job.heads / job.kv_heads, total = (task.end - task.begin) * group;
-  float* mixed = scratch;
-  float* rest = scratch + kTaskQueries * job.dim;
-  for (int64_t done = 0; done < total; done += kTaskQueries) {
-    const int64_t count = total - done < kTaskQueries ? total - done : kTaskQueries;
+void attend_all(const Attention& job, const AttentionTask& task, int64_t begin, int64_t count, float* totals,
+                float* scratch) {
+  const int64_t group = job.heads / job.kv_heads, size = kMixed + job.dim;
+  float *parts = scratch, *rest = scratch + kTaskQueries * size;
+  for (int64_t range = task.first / kRange * kRange; range < task.last; range += kRange) {
+    const int64_t end = range + kRange < task.last ? range + kRange : task.last;
     Query queries[kTaskQueries];
-    memset(mixed, 0, sizeof(float) * size_t(count * job.dim));
     for (int64_t i = 0; i < count; i++) {
-      const int64_t row = task.begin + (done + i) / group, head = task.kv_head * group + (done + i) % group;
+      const int64_t row = task.begin + (begin + i) / group, head = task.kv_head * group + (begin + i) % group;
       const int64_t seen = job.position + row + 1, first = job.window > 0 && seen > job.window ? seen - job.window : 0;
-      queries[i] = {
-          job.q + row * job.q_stride + head * job.dim, mixed + i * job.dim, first > task.first ? first : task.first,
-          seen < task.last ? seen : task.last,         -INFINITY,           {}};
+      float* part = parts + i * size;
+      clear(part, job.dim);
+      queries[i] = {job.q + row * job.q_stride + head * job.dim,
+                    part + kMixed,
+                    first > range ? first : range,
+                    seen < end ? seen : end,
+                    -INFINITY,
+                    {}};
     }
-    attend<T>(job, task, queries, count, rest);
+    attend<T>(job, task.kv_head, queries, count, rest);
     for (int64_t i = 0; i < count; i++) {
-      float sum = 0;
-      for (int lane = 0; lane < kLanes; lane++) sum += queries[i].sums[lane];
-      if (task.partial) {
-        float* out = task.partial + (done + i) * (job.dim + 2);
-        out[0] = queries[i].highest;
-        out[1] = sum;
-        memcpy(out + 2, queries[i].mixed, sizeof(float) * size_t(job.dim));
-      } else {
-        const int64_t row = task.begin + (done + i) / group, head = task.kv_head * group + (done + i) % group;
-        float* y = job.y + (row * job.heads + head) * job.dim;
-        for (int64_t d = 0; d < job.dim; d++) y[d] = queries[i].mixed[d] / sum;
-      }
+      float* part = parts + i * size;
+      part[kHighest] = queries[i].highest;
+      for (int lane = 0; lane < kLanes; lane++) part[kSum] += queries[i].sums[lane];
+      fold(totals + i * size, part, job.dim);
+    }
+  }
+}
+
+template <Type T>
+void attention_typed(const Attention& job, const AttentionTask& task, float* scratch) {
+  const int64_t group = job.heads / job.kv_heads, queries = (task.end - task.begin) * group, size = kMixed + job.dim;
+  for (int64_t begin = 0; begin < queries; begin += kTaskQueries) {
+    const int64_t count = queries - begin < kTaskQueries ? queries - begin : kTaskQueries;
+    float* totals = task.partial ? task.partial + begin * size : scratch;
+    for (int64_t i = 0; i < count; i++) clear(totals + i * size, job.dim);
+    attend_all<T>(job, task, begin, count, totals, scratch + kTaskQueries * size);
+    for (int64_t i = 0; i < count && !task.partial; i++) {
+      const int64_t row = task.begin + (begin + i) / group, head = task.kv_head * group + (begin + i) % group;
+      finish(totals + i * size, job.dim, job.y + (row * job.heads + head) * job.dim);
     }
   }
 }
@@ -274,26 +296,22 @@ void attend_all(const Attention& job, const AttentionTask& task, float* scratch)
 void attention(const Attention& job, const AttentionTask& task, float* scratch) {
   assert(0 <= task.begin && task.begin < task.end && task.end <= job.rows && job.heads % job.kv_heads == 0);
   assert(0 <= task.first && task.first % kPage == 0 && task.first < task.last && job.dim <= kMaxHeadDim);
+  assert(!task.partial || (task.last - 1) / kRange == task.first / kRange);
   switch (job.type) {
     case Type::f32:
-      return attend_all<Type::f32>(job, task, scratch);
+      return attention_typed<Type::f32>(job, task, scratch);
     case Type::f16:
-      return attend_all<Type::f16>(job, task, scratch);
+      return attention_typed<Type::f16>(job, task, scratch);
     case Type::s8:
-      return attend_all<Type::s8>(job, task, scratch);
+      return attention_typed<Type::s8>(job, task, scratch);
     case Type::bf16:
       return;
   }
 }
 
 void combine(const float* partials, int64_t ranges, int64_t stride, int64_t dim, float* y) {
-  float highest = -INFINITY, sum = 0;
-  for (int64_t r = 0; r < ranges; r++) highest = partials[r * stride] > highest ? partials[r * stride] : highest;
-  for (int64_t d = 0; d < dim; d++) y[d] = 0;
-  for (int64_t r = 0; r < ranges; r++) {
-    const float *part = partials + r * stride, factor = exp2f(part[0] - highest);
-    sum += factor * part[1];
-    for (int64_t d = 0; d < dim; d++) y[d] += factor * part[2 + d];
-  }
-  for (int64_t d = 0; d < dim; d++) y[d] /= sum;
+  float total[kMixed + kMaxHeadDim];
+  clear(total, dim);
+  for (int64_t r = 0; r < ranges; r++) fold(total, partials + r * stride, dim);
+  finish(total, dim, y);
 }

@@ -26,7 +26,7 @@ template <Type T>
 struct Head {
   using element = typename Elements<T>::type;
   element *keys, *values;
-  float* scales;
+  float* scales;  // null but for s8
 };
 
 template <Type T>
@@ -35,7 +35,7 @@ Head<T> head_at(const Attention& job, int64_t kv_head, int64_t position) {
   using element = typename Head<T>::element;
   auto* keys = reinterpret_cast<element*>(job.pages[position / kPage] + job.layer_offset + kv_head * job.head_bytes);
   element* values = keys + kPage * job.dim;
-  return {keys, values, reinterpret_cast<float*>(values + kPage * job.dim)};
+  return {keys, values, T == Type::s8 ? reinterpret_cast<float*>(values + kPage * job.dim) : nullptr};
 }
 
 template <Type T>

@@ -106,8 +106,9 @@ struct AttentionTask {
   // Null where these are all keys that the rows see: the task writes y. Else what `combine` needs of each query, in the
   // order of rows and then heads: f32 [2 + dim], the highest score times log2(e), the sum of 2^(score - highest), and
   // the values' sum with these weights.
-  float* partial;
+  float* partial = nullptr;
 };
+constexpr int kRange = 512;       // a range's keys: it begins at a multiple of this
 constexpr int kMaxTile = 8;       // queries that share the loads of keys and values
 constexpr int kTaskQueries = 96;  // queries for which a page is brought to float32 once
 
@@ -136,9 +137,9 @@ struct Kernels {
   // Keys and values [rows, kv_heads, dim] of rows begin <= t < end into the cache; rows stride apart.
   void (*append)(const Attention&, const float* k, const float* v, int64_t k_stride, int64_t v_stride, int64_t begin,
                  int64_t end);
-  // scratch: f32 [kMaxTile * kPage + (kTaskQueries + 2 * kPage) * dim].
+  // scratch: f32 [kMaxTile * kPage + 2 * kTaskQueries * (2 + dim) + 2 * kPage * dim].
   void (*attention)(const Attention&, const AttentionTask&, float* scratch);
-  // One query's y [dim] from its partial results over several ranges of keys, `stride` floats apart.
+  // One query's y [dim] from its partial results in neighbouring ranges, `stride` floats apart.
   void (*combine)(const float* partials, int64_t ranges, int64_t stride, int64_t dim, float* y);
   void (*to_float)(const void* data, Type type, int64_t count, float* y);
 };

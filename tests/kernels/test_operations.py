@@ -156,6 +156,23 @@ def test_few_rows_over_long_caches_equal_numpy(isa, lengths, counts, kind, group
             row += 1
 
 
+@pytest.mark.parametrize("kind", ["f16", "f32", "int8"])
+def test_a_row_s_result_depends_neither_on_the_rows_beside_it_nor_on_threads(isa, kind):
+    generator = np.random.default_rng(0)
+    fused = normal(generator, 1300, 7 + 2, 20)
+    q, k, v = fused[:, :7], fused[:, 7:8], fused[:, 8:]
+    together, alone = cpu.KVCache(1, 1, 20, kind), cpu.KVCache(1, 1, 20, kind)
+    found = attend(q, k, v, together)
+    attend(q[:1200], k[:1200], v[:1200], alone)
+    for threads in (1, 4):
+        cpu.set_threads(threads)
+        alone.truncate(1200)
+        for row in range(1200, 1210):
+            one = slice(row, row + 1)
+            np.testing.assert_array_equal(attend(q[one], k[one], v[one], alone)[0], found[row])
+    cpu.set_threads(None)
+
+
 def one_row(q, k, v):
     """float64 `[heads * d]` of q `[heads, d]` over k and v `[S, kv_heads, d]`."""
     grouped = q.astype(np.float64).reshape(k.shape[1], -1, q.shape[1])
