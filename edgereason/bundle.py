@@ -204,17 +204,7 @@ def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        for file in partial.rglob("*"):
-            sync(file)
-        if out.exists():
-            # Two renames, so that at no moment a half-written directory has the final name.
-            old = out.with_name(f".{out.name}.{os.getpid()}.old")
-            out.rename(old)
-            partial.rename(out)
-            shutil.rmtree(old)
-        else:
-            partial.rename(out)
-        sync(out.parent)
+        publish(partial, out)
     except OSError as error:
         raise ExportError(
             f"{out} could not be written: {error.strerror or error}.",
@@ -222,6 +212,25 @@ def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(complete: Path, out: Path) -> None:
+    """Force a directory to the disk and give it its final name, in place of what has it.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    for file in complete.rglob("*"):
+        sync(file)
+    if out.exists():
+        # Two renames, so that at no moment a half-written directory has the final name.
+        old = out.with_name(f".{out.name}.{os.getpid()}.old")
+        out.rename(old)
+        complete.rename(out)
+        shutil.rmtree(old)
+    else:
+        complete.rename(out)
+    sync(out.parent)
 
 
 def record_files(directory: Path) -> dict[str, FileRecord]:

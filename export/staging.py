@@ -1,0 +1,136 @@
+"""Where a bundle is written until it is complete, and what an interrupted export can go on with.
+
+    .my.bundle.KEY.partial/
+      bundle/          becomes my.bundle
+      work/            what writers keep for themselves, such as quantized layers
+      finished.json    the steps that are done, and what they gave
+
+KEY is the hash of all inputs and settings, so that nothing is resumed that would have become another bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from edgereason.bundle import publish
+from edgereason.errors import ExportError
+from edgereason.files import new_file, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Staging:
+    """An export under way.
+
+    Attributes:
+        path: The bundle's directory while it is written.
+    """
+
+    path: Path
+
+    def once(self, step: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run a step unless it was finished before the export was interrupted.
+
+        Args:
+            step: Its name, which is also that of the directory inside `path` that it writes.
+            run: Does the work; what it returns has to be JSON.
+
+        Returns:
+            What the step has returned, now or then.
+        """
+        finished = self._finished()
+        if step not in finished:
+            shutil.rmtree(self.path / step, ignore_errors=True)
+            (self.path / step).mkdir()
+            finished[step] = run()
+            with new_file(self._record) as partial:
+                write_json(partial, finished)
+            shutil.rmtree(self.path.parent / "work" / step, ignore_errors=True)
+        value: dict[str, Any] = finished[step]
+        return value
+
+    def work(self, step: str) -> Path:
+        """A directory for what a step wants to find again after an interruption; it is no part of the bundle."""
+        directory = self.path.parent / "work" / step
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    @property
+    def _record(self) -> Path:
+        return self.path.parent / "finished.json"
+
+    def _finished(self) -> dict[str, Any]:
+        return read_json(self._record) if self._record.is_file() else {}
+
+
+@contextmanager
+def staged(out: Path, key: object, resume: bool = False, replace: bool = False) -> Iterator[Staging]:
+    """A place to write a bundle; it becomes `out` when the block ends well.
+
+    When it does not, everything vanishes, or with `resume` stays for the next export with the same key. What an export
+    has left that was killed is continued with `resume`, and removed without.
+
+    Args:
+        out: The bundle's directory.
+        key: JSON that differs whenever the bundle would.
+        resume: Go on with what there is, and leave what there will be.
+        replace: Replace what is at `out`.
+
+    Raises:
+        ExportError: `out` exists and is not to be replaced, another export is writing there, or the disk is full.
+    """
+    if out.exists() and not replace:
+        raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+    mine = False
+    place = out.absolute().with_name(f".{out.name}.{_digest(key)}.partial")
+    try:
+        for other in sorted(place.parent.glob(f".{out.name}.*.partial")):
+            if other != place or not resume:
+                _remove(other, out)
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place, out):
+            mine = True
+            (place / "bundle").mkdir(exist_ok=True)
+            yield Staging(place / "bundle")
+            publish(place / "bundle", out)
+        shutil.rmtree(place, ignore_errors=True)  # the lock is in it, so after it was given back
+    except OSError as error:
+        raise ExportError(
+            f"{out} could not be written: {error.strerror or error}.",
+            "Free some space, or give an --out on another disk.",
+        ) from error
+    finally:
+        if mine and not resume:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _locked(place: Path, out: Path) -> Iterator[None]:
+    lock = FileLock(place / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ExportError(f"Another export is writing {out}.", "Wait for it, or give another --out.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(place: Path, out: Path) -> None:
+    """Remove what an export has left that was killed."""
+    with _locked(place, out):
+        pass
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _digest(key: object) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
