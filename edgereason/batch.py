@@ -117,7 +117,7 @@ def _writing(
 
     def begin() -> Decoding:
         capacity = len(prompt) + limit
-        session = stems[name].session(model.engine, prompt, capacity) if stems else model.engine.session(capacity)
+        session = stems[name].session(model, prompt, capacity) if stems else model.session(capacity)
         return Decoding(session, prompt, Sampler(stage.sampling, prompt), stage.stop_ids, limit, timings, started)
 
     return Writing(model.engine, begin, model.tokenizer.stream(), stage.stop_strings)

@@ -5,6 +5,14 @@
       guidance/   model files, tokenizer.json, tokenizer_config.json
       answer/     the same
 
+In the layout `shared` both stages have one model, and an adapter each:
+
+    my.bundle/
+      bundle.json
+      base/       model files
+      guidance/   adapter files, tokenizer.json, tokenizer_config.json
+      answer/     the same
+
 Only safetensors, GGUF, ONNX and JSON (and a chat template, which runs in a sandbox) lie inside: nothing that executes.
 A bundle is written under a temporary name and renamed when it is complete, and its files are checked against the
 manifest's sizes and SHA-256 sums when it is opened.
@@ -32,6 +40,9 @@ from edgereason.prompts import Prompt
 SCHEMA = 1
 MANIFEST = "bundle.json"
 STAGES = ("guidance", "answer")
+BASE = "base"
+"""The directory of the model that both stages share."""
+_LAYOUTS = ("merged", "shared")
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 """The example model, native int4, which ships inside the package."""
 
@@ -97,6 +108,16 @@ class Bundle:
     provenance: dict[str, Any]
     created_by: str = ""
     layout: str = "merged"
+    """`merged`, a model for each stage, or `shared`, one base and two adapters."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether both stages have one base."""
+        return self.layout == "shared"
+
+    def model(self, stage: str) -> Path:
+        """The directory of a stage's model."""
+        return self.path / (BASE if self.shared else stage)
 
     @property
     def engine(self) -> str:
@@ -133,7 +154,7 @@ class Bundle:
                     f"{manifest} has schema version {value['schema']}; this edgereason reads version {SCHEMA}.",
                     "Upgrade edgereason, or export the bundle again.",
                 )
-            if value["format"] not in FORMATS or value["layout"] != "merged":
+            if value["format"] not in FORMATS or value["layout"] not in _LAYOUTS:
                 raise BundleError(
                     f"{manifest} describes a {value['layout']} {value['format']} bundle, which is unknown here.",
                     "Upgrade edgereason, or export the bundle again.",

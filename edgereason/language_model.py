@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgereason.engines import open_engine
-from edgereason.engines.base import Engine, Logits
+from edgereason.bundle import BASE
+from edgereason.engines import has_adapter, open_engine
+from edgereason.engines.base import Engine, Logits, Session
 from edgereason.errors import BundleError, UsageError
 from edgereason.generate import Sampler, Sampling, decode_ids
 from edgereason.tokenizer import Tokenizer
@@ -19,11 +20,13 @@ class LanguageModel:
 
     Attributes:
         engine: The engine that computes.
+        adapter: Index of the engine's adapter that the model is made of; None for the engine's own weights.
         stop_ids: Tokens that end generation.
     """
 
-    def __init__(self, engine: Engine, directory: Path) -> None:
+    def __init__(self, engine: Engine, directory: Path, adapter: int | None = None) -> None:
         self.engine = engine
+        self.adapter = adapter
         self._directory = directory
         self._tokenizer: Tokenizer | None = None
         self.stop_ids: frozenset[int] = frozenset()
@@ -42,6 +45,10 @@ class LanguageModel:
             raise BundleError(f"{self._directory} has no tokenizer.json.", "Copy the model's tokenizer files there.")
         return self._tokenizer
 
+    def session(self, capacity: int | None = None) -> Session:
+        """Start an empty sequence of this model; see `edgereason.engines.base.Engine`."""
+        return self.engine.session(capacity, self.adapter)
+
     def logits(self, ids: Sequence[int]) -> Logits:
         """The logits after each of `ids`.
 
@@ -56,7 +63,7 @@ class LanguageModel:
             ContextError: `ids` is longer than the model's context.
         """
         self._check(ids)
-        session = self.engine.session(len(ids))
+        session = self.session(len(ids))
         try:
             return session.advance(ids, every=True)
         finally:
@@ -89,7 +96,7 @@ class LanguageModel:
         return self._generate(list(ids), max_new_tokens, sampling, self.stop_ids if stop_ids is None else stop_ids)
 
     def _generate(self, ids: list[int], limit: int, sampling: Sampling, stop_ids: frozenset[int]) -> Iterator[int]:
-        session = self.engine.session(min(len(ids) + limit, self.engine.context_length))
+        session = self.session(min(len(ids) + limit, self.engine.context_length))
         try:
             yield from decode_ids(session, ids, Sampler(sampling, ids), stop_ids, limit)
         finally:
@@ -121,7 +128,7 @@ def load_model(path: str | Path, engine: str = "auto", threads: int | None = Non
 
     Args:
         path: A stage's directory inside a bundle, a Hugging Face directory, or a `.gguf`, `.onnx` or `.safetensors`
-            file.
+            file. Of a bundle whose stages share a base, the stage's adapter on that base.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs these files.
         threads: How many threads to compute with; None lets the engine choose.
 
@@ -131,4 +138,9 @@ def load_model(path: str | Path, engine: str = "auto", threads: int | None = Non
         UsageError: `engine` or `threads` cannot be used.
     """
     path = Path(path)
-    return LanguageModel(open_engine(path, engine, threads), path if path.is_dir() else path.parent)
+    if not path.is_dir():
+        return LanguageModel(open_engine(path, engine, threads), path.parent)
+    if not has_adapter(path) or not (path.parent / BASE).is_dir():
+        return LanguageModel(open_engine(path, engine, threads), path)
+    opened = open_engine(path.parent / BASE, engine, threads)
+    return LanguageModel(opened, path, opened.load_adapter(path))

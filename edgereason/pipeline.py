@@ -88,12 +88,19 @@ class Reasoner:
         self.models: dict[str, LanguageModel] = {}
         try:
             for stage in STAGES:
-                directory = bundle.path / stage
-                self.models[stage] = LanguageModel(open_engine(directory, engine, threads), directory)
+                self.models[stage] = self._open(stage, engine, threads)
         except BaseException:
             self.close()
             raise
         self.load_s = time.perf_counter() - started
+
+    def _open(self, stage: str, engine: str, threads: int | None) -> LanguageModel:
+        directory = self.bundle.path / stage
+        if not self.bundle.shared:
+            return LanguageModel(open_engine(directory, engine, threads), directory)
+        opened = next((model.engine for model in self.models.values()), None)
+        opened = opened or open_engine(self.bundle.model(stage), engine, threads)
+        return LanguageModel(opened, directory, opened.load_adapter(directory))
 
     def ask(
         self,
@@ -243,7 +250,7 @@ class Reasoner:
         started = time.perf_counter()
         model = self.models[name]
         prompt, limit = self.prompt(name, stage, question, guidance)
-        session = model.engine.session(len(prompt) + limit)
+        session = model.session(len(prompt) + limit)
         try:
             sampler = Sampler(stage.sampling, prompt)
             ids = decode_ids(session, prompt, sampler, stage.stop_ids, limit, timings, started)

@@ -9,8 +9,9 @@ from decimal import Decimal
 import numpy as np
 
 from edgereason.bundle import Stage
-from edgereason.engines.base import Engine, Forking, Session
+from edgereason.engines.base import Forking, Session
 from edgereason.errors import BundleError, UsageError
+from edgereason.language_model import LanguageModel
 from edgereason.pipeline import Result
 from edgereason.prompts import comparable
 
@@ -64,10 +65,10 @@ class Stem:
     def __init__(self) -> None:
         self._session: Forking | None = None
 
-    def session(self, engine: Engine, prompt: Sequence[int], capacity: int) -> Session:
+    def session(self, model: LanguageModel, prompt: Sequence[int], capacity: int) -> Session:
         """A session that holds the part of `prompt` which is known, and never its last token."""
         if self._session is None:
-            session = engine.session(capacity)
+            session = model.session(capacity)
             if not isinstance(session, Forking) or len(prompt) == 1:
                 return session
             session.advance(prompt[:-1])
@@ -75,6 +76,6 @@ class Stem:
         try:
             fork = self._session.fork(max(capacity, self._session.length))
         except BundleError:  # its keys depend on the capacity
-            return engine.session(capacity)
+            return model.session(capacity)
         fork.truncate(min(fork.common_prefix(prompt), len(prompt) - 1))
         return fork

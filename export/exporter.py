@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import edgereason
 from edgereason.bundle import STAGES, Bundle, Stage, new_directory, record_files
-from edgereason.errors import EngineError, ExportError
+from edgereason.errors import EngineError, ExportError, UsageError
 from edgereason.export.settings import Settings
 from edgereason.prompts import ANSWER, GUIDANCE
 
@@ -32,7 +33,7 @@ def export(
     progress: Progress | None = None,
     **options: Any,
 ) -> Bundle:
-    """Merge each adapter into its base, quantize, and write a bundle.
+    """Merge each adapter into its base, or keep both beside it; quantize, and write a bundle.
 
     Args:
         base: The base model: a Hugging Face directory or a hub id.
@@ -57,28 +58,31 @@ def export(
     from edgereason.export.inputs import describe, open_adapter, open_base
     from edgereason.export.merge import merge
     from edgereason.export.pairing import check_pairing
-    from edgereason.export.writers import write_stage
+    from edgereason.export.shared import check_shared, write_shared
+    from edgereason.export.writers import write_merged
 
+    if settings.layout == "shared" and answer_base is not None:
+        raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")
     sources = {"guidance": base, "answer": base if answer_base is None else answer_base}
     bases = {stage: open_base(sources[stage], settings.format) for stage in STAGES}
     paths = {"guidance": Path(guidance_adapter), "answer": Path(answer_adapter)}
     adapters = {stage: open_adapter(paths[stage], _DEFAULT_PROMPTS[stage]) for stage in STAGES}
     for stage in STAGES:
-        check_pairing(bases[stage], adapters[stage])
-    merged = {stage: merge(bases[stage], adapters[stage]) for stage in STAGES}
+        check_pairing(bases[stage], adapters[stage], settings.layout)
+    if settings.layout == "shared":
+        check_shared(bases["answer"], adapters)
+        write = partial(write_shared, bases["answer"], adapters)
+    else:
+        write = partial(write_merged, {stage: merge(bases[stage], adapters[stage]) for stage in STAGES})
     out = Path(out)
     _check_space(out, max(each.bytes for each in bases.values()))
     with new_directory(out, replace) as staging:
-        stages: dict[str, Stage] = {}
-        stored: dict[str, Any] = {}
-        for stage in STAGES:
-            (staging / stage).mkdir()
-            stop_ids, stored = write_stage(merged[stage], staging / stage, settings, _report(stage, progress))
-            stages[stage] = Stage(adapters[stage].prompt, stop_ids)
+        stop_ids, stored = write(staging, settings, partial(_report, progress=progress))
         Bundle(
             path=staging,
             format=settings.format,
-            stages=stages,
+            layout=settings.layout,
+            stages={stage: Stage(adapters[stage].prompt, stop_ids[stage]) for stage in STAGES},
             files=record_files(staging),
             quantization={"bits": settings.bits, **stored},
             provenance={stage: describe(bases[stage], adapters[stage]) for stage in STAGES},

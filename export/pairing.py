@@ -25,13 +25,13 @@ _CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _UNSUPPORTED = ("target_parameters", "layer_replication", "use_qalora", "arrow_config")
 
 
-def check_pairing(base: Base, adapter: Adapter) -> None:
-    """Make sure that an adapter can be merged and fits a base: its kind, names, shapes, values, tokenizer, and record.
+def check_pairing(base: Base, adapter: Adapter, layout: str = "merged") -> None:
+    """Make sure that an adapter suits a layout and fits a base: kind, names, shapes, values, tokenizer, and record.
 
     Raises:
         ExportError: it does not; the message says what differs and what to pass instead.
     """
-    _check_kind(adapter)
+    _check_kind(adapter, layout)
     _check_shapes(base, adapter)
     _check_recorded_base(base, adapter)
     _check_tokenizers(base, adapter)
@@ -65,9 +65,9 @@ def check_architecture(base: Base, skeleton: Skeleton) -> None:
             )
 
 
-def _check_kind(adapter: Adapter) -> None:
+def _check_kind(adapter: Adapter, layout: str) -> None:
     config, file = adapter.config, adapter.path / "adapter_config.json"
-    if config.get("alora_invocation_tokens"):
+    if config.get("alora_invocation_tokens") and layout == "merged":
         raise ExportError(
             f"{file} is of an activated LoRA (alora_invocation_tokens): it changes only what follows its invocation, "
             "which no merged model can do.",

@@ -8,7 +8,8 @@ from typing import Any
 from edgereason.errors import UsageError
 
 FORMATS = ("native", "gguf", "onnx")
-LAYOUTS = ("merged",)
+LAYOUTS = ("merged", "shared")
+_SHARED_FORMATS = ("native",)
 BITS = (4, 8, 16)
 GGUF_TYPES = {"Q4_0": 4, "Q4_K_M": 4, "Q8_0": 8, "F16": 16}
 """The GGUF types that can be written, and the bits of a weight in each."""
@@ -22,7 +23,7 @@ class Settings:
 
     Attributes:
         format: `native`, `gguf` or `onnx`.
-        layout: `merged`: one set of weights per stage.
+        layout: `merged`: one set of weights per stage; `shared`: one base, and an adapter for each stage.
         bits: 4 or 8 (quantized by groups) or 16 (full precision).
         gguf_type: A name from `GGUF_TYPES`, which says the bits as well; chosen by them when None and the format is
             `gguf`.
@@ -39,6 +40,10 @@ class Settings:
     def __post_init__(self) -> None:
         _choose("format", self.format, FORMATS)
         _choose("layout", self.layout, LAYOUTS)
+        if self.layout == "shared" and self.format not in _SHARED_FORMATS:
+            raise UsageError(
+                f"The format {self.format} has no shared layout.", f"Those that do: {', '.join(_SHARED_FORMATS)}."
+            )
         self._check_gguf_type()
         if self.bits not in BITS:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")

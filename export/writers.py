@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,47 @@ Report = Callable[[str, int, int], None]
 """Called with what is being done, the steps done and their number."""
 
 
-def write_stage(
-    merged: MergedWeights, directory: Path, settings: Settings, report: Report
-) -> tuple[frozenset[int], dict[str, Any]]:
-    """Write one stage's directory: its model, tokenizer and generation defaults.
+def write_merged(
+    merged: Mapping[str, MergedWeights], staging: Path, settings: Settings, report: Callable[[str], Report]
+) -> tuple[dict[str, frozenset[int]], dict[str, Any]]:
+    """Write each stage's directory: its model, tokenizer and generation defaults.
+
+    Args:
+        merged: By stage.
+        staging: The bundle's directory.
+        settings: The format and its options.
+        report: Gives for a stage what is called as work goes on.
 
     Returns:
-        The tokens that end the stage's text, and for the manifest how the weights are stored.
+        By stage the tokens that end its text, and for the manifest how the weights are stored.
 
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
-    copy_tokenizer(merged.tokenizer, directory)
-    if (merged.base / "generation_config.json").is_file():
-        shutil.copyfile(merged.base / "generation_config.json", directory / "generation_config.json")
-    stored = _WRITERS[settings.format](merged, directory, settings, report)
-    return _stop_ids(merged.config, directory), stored
+    stop_ids, stored = {}, {}
+    for stage, weights in merged.items():
+        directory = staging / stage
+        directory.mkdir()
+        stop_ids[stage] = write_tokenizer(weights.config, weights.tokenizer, weights.base, directory)
+        stored = write_model(weights, directory, settings, report(stage))
+    return stop_ids, stored
+
+
+def write_model(merged: MergedWeights, directory: Path, settings: Settings, report: Report) -> dict[str, Any]:
+    """Write a model's weights and configuration; returns for the manifest how the weights are stored.
+
+    Raises:
+        ExportError: the weights cannot be written so, or the disk is full.
+    """
+    return _WRITERS[settings.format](merged, directory, settings, report)
+
+
+def write_tokenizer(config: dict[str, Any], source: Path, base: Path, directory: Path) -> frozenset[int]:
+    """Copy the tokenizer in `source`, and the generation defaults of the base; returns the tokens that end a text."""
+    copy_tokenizer(source, directory)
+    if (base / "generation_config.json").is_file():
+        shutil.copyfile(base / "generation_config.json", directory / "generation_config.json")
+    return _stop_ids(config, directory)
 
 
 def _write_native(merged: MergedWeights, directory: Path, settings: Settings, report: Report) -> dict[str, Any]:

@@ -27,3 +27,13 @@ def native_bundle(trio: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     out = tmp_path_factory.mktemp("bundles") / "native"
     export(trio["base"], trio["guidance"], trio["answer"], out)
     return out
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(trio: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one base and two adapters. Copy it before changing it."""
+    from edgereason.export import export
+
+    out = tmp_path_factory.mktemp("bundles") / "shared"
+    export(trio["base"], trio["guidance"], trio["answer"], out, layout="shared")
+    return out

@@ -15,7 +15,7 @@ from edgereason import Reasoner, load
 from edgereason.export import export
 
 QUESTIONS = 50
-FORMATS = ("native", "gguf", "onnx")
+BUNDLES = (("native", "merged"), ("native", "shared"), ("gguf", "merged"), ("onnx", "merged"))
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,11 @@ def oracles() -> dict[str, torch.nn.Module]:
     return models
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=BUNDLES, ids=" ".join)
 def reasoner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reasoner:
-    out = tmp_path_factory.mktemp("full") / request.param
-    export(TINY / "base", TINY / "guidance", TINY / "answer", out, format=request.param, bits=16)
+    out = tmp_path_factory.mktemp("full") / "bundle"
+    format, layout = request.param
+    export(TINY / "base", TINY / "guidance", TINY / "answer", out, format=format, layout=layout, bits=16)
     return load(out)
 
 

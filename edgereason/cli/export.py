@@ -18,6 +18,9 @@ def export(
         typer.Option(help="The answer model's base where it is another one."),
     ] = None,
     format: Annotated[str, typer.Option(help="native, gguf or onnx.")] = "native",
+    layout: Annotated[
+        str, typer.Option(help="merged: one model per stage; shared: one base and two adapters.")
+    ] = "merged",
     bits: Annotated[int, typer.Option(help="4, 8, or 16 for full precision.")] = 4,
     gguf_type: Annotated[
         Optional[str],  # noqa: UP045
@@ -40,6 +43,7 @@ def export(
             out,
             answer_base=answer_base,
             format=format,
+            layout=layout,
             bits=bits,
             gguf_type=gguf_type,
             replace=force,

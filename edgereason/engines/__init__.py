@@ -12,6 +12,7 @@ ENGINES = ("native", "llama.cpp", "onnx")
 # What a stage's directory holds for each engine, and the suffix by which a single file is known.
 _FILES = {"native": "model.safetensors", "llama.cpp": "model.gguf", "onnx": "model.onnx"}
 _SUFFIXES = {".safetensors": "native", ".gguf": "llama.cpp", ".onnx": "onnx"}
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter.gguf")
 FORMATS = {"native": "native", "gguf": "llama.cpp", "onnx": "onnx"}
 """Which engine runs which bundle format."""
 
@@ -32,6 +33,11 @@ def engine_for(path: Path) -> str:
     if any(path.glob("gptq_model*.safetensors")):  # AutoGPTQ's own name for its files
         return "native"
     raise BundleError(f"{path} holds no model.", f"One of {', '.join(_FILES.values())} has to be there.")
+
+
+def has_adapter(directory: Path) -> bool:
+    """Whether a stage's directory holds an adapter instead of a model."""
+    return any((directory / file).is_file() for file in _ADAPTER_FILES)
 
 
 def open_engine(path: Path, engine: str = "auto", threads: int | None = None) -> Engine:

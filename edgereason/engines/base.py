@@ -7,6 +7,7 @@ engines.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -74,11 +75,25 @@ class Engine(Protocol):
     context_length: int
     """Most tokens that one session can hold."""
 
-    def session(self, capacity: int | None = None) -> Session:
+    def session(self, capacity: int | None = None, adapter: int | None = None) -> Session:
         """Start an empty sequence that can grow to `capacity` tokens (`context_length` when None).
+
+        Args:
+            capacity: Most tokens that it can hold.
+            adapter: Index of a loaded adapter, or None for the model's own weights.
 
         Raises:
             ContextError: `capacity` exceeds `context_length`.
+            UsageError: there is no such adapter.
+        """
+        ...
+
+    def load_adapter(self, path: Path) -> int:
+        """Load an adapter, which sessions can use beside others and the model alone; returns its index.
+
+        Raises:
+            BundleError: it is missing or damaged, or does not fit the model.
+            UsageError: the engine has no adapters.
         """
         ...
 

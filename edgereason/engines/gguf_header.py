@@ -46,8 +46,8 @@ class Header:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def check_header(path: Path) -> Header:
-    """Read and check the header of a GGUF file.
+def check_header(path: Path, adapter: bool = False) -> Header:
+    """Read and check the header of a GGUF file that holds a model, or a LoRA adapter.
 
     Raises:
         BundleError: the file is missing, is no GGUF file, or its header is damaged or truncated.
@@ -58,7 +58,9 @@ def check_header(path: Path) -> Header:
         _refuse(path, "it ends inside of its header")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _Reader(data).header()
+            header = _Reader(data).header()
+            (_check_adapter if adapter else _check_model)(header)
+            return header
         except _DamagedError as damage:
             _refuse(path, str(damage))
         except (struct.error, UnicodeDecodeError):
@@ -96,7 +98,6 @@ class _Reader:
             header.values[name] = self._value(self._number("<I"), distinct=name == "tokenizer.ggml.tokens")
         offsets = [self._tensor(header) for _ in range(tensors)]
         self._check_offsets(offsets, header.values.get("general.alignment", 32))
-        _check_values(header)
         return header
 
     def _number(self, code: str) -> Any:
@@ -164,7 +165,14 @@ class _Reader:
             raise _DamagedError("the file ends before its last tensor begins")
 
 
-def _check_values(header: Header) -> None:
+def _check_adapter(header: Header) -> None:
+    kind, alpha = (header.values.get(key) for key in ("general.type", "adapter.lora.alpha"))
+    if kind != "adapter" or not isinstance(alpha, float):
+        raise _DamagedError(f"it is no LoRA adapter: its type is {kind}, its alpha {alpha}")
+    _check_values(header.values)
+
+
+def _check_model(header: Header) -> None:
     """Refuse what llama.cpp would divide by, allocate or index with."""
     values = header.values
     architecture = values.get("general.architecture")
@@ -174,9 +182,13 @@ def _check_values(header: Header) -> None:
         value = values.get(f"{architecture}.{name}")
         if not isinstance(value, int) or not 0 < value <= most:
             raise _DamagedError(f"{architecture}.{name} is {value}")
-    for name, value in values.items():
-        if isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or "epsilon" not in name)):
-            raise _DamagedError(f"{name} is {value}")
+    _check_values(values)
     tokens = values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, int) or tokens < 1:
         raise _DamagedError("it has no tokens")
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or "epsilon" not in name)):
+            raise _DamagedError(f"{name} is {value}")

@@ -19,7 +19,7 @@ from edgereason.engines.base import Logits
 from edgereason.engines.cpu import default_threads
 from edgereason.engines.gguf_header import check_header
 from edgereason.engines.probe import require
-from edgereason.errors import BundleError, ContextError, EngineError
+from edgereason.errors import BundleError, ContextError, EngineError, UsageError
 from edgereason.llama_library import complaints, llama_library
 
 _BATCH = 512
@@ -54,6 +54,7 @@ class LlamaCppEngine:
         vocabulary = self._llama.llama_model_get_vocab(self._model)
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(vocabulary)
         self.context_length: int = self._llama.llama_model_n_ctx_train(self._model)
+        self._adapters: list[Any] = []  # freed with the model
         self._lock = threading.Lock()
         self._spare: list[tuple[int, Any]] = []  # (capacity, context)
         self._in_use = 0
@@ -70,8 +71,27 @@ class LlamaCppEngine:
             )
         return model
 
-    def session(self, capacity: int | None = None) -> LlamaCppSession:
+    def load_adapter(self, path: Path) -> int:
+        """Load a GGUF LoRA adapter, or the `adapter.gguf` of a directory; see `edgereason.engines.base.Engine`."""
+        file = path / "adapter.gguf" if path.is_dir() else path
+        check_header(file, adapter=True)
+        with self._lock, complaints() as errors:
+            if self._closed:
+                raise EngineError("This engine is closed.", "Load the model again.")
+            adapter = self._llama.llama_adapter_lora_init(self._model, os.fsencode(file))
+            if not adapter:
+                reason = errors[0] if errors else "no reason given"
+                raise BundleError(
+                    f"{file} cannot be used with this model: {reason}.",
+                    "Export the bundle again: adapter and base have to be of one model.",
+                )
+            self._adapters.append(adapter)
+            return len(self._adapters) - 1
+
+    def session(self, capacity: int | None = None, adapter: int | None = None) -> LlamaCppSession:
         """Start an empty sequence; see `edgereason.engines.base.Engine`."""
+        if adapter is not None and adapter not in range(len(self._adapters)):
+            raise UsageError(f"There is no adapter {adapter}.", "load_adapter() returns the index of one.")
         capacity = self.context_length if capacity is None else capacity
         if capacity > self.context_length:
             raise ContextError(
@@ -86,6 +106,7 @@ class LlamaCppEngine:
                 self._spare.remove(fitting[0])
             self._in_use += 1
         room, context = fitting[0] if fitting else self._new_context(capacity)
+        self._use_adapter(context, adapter)
         return LlamaCppSession(self, context, room, capacity)
 
     def _new_context(self, capacity: int) -> tuple[int, Any]:
@@ -109,6 +130,12 @@ class LlamaCppEngine:
                 "Close other programs, or ask for fewer tokens.",
             )
         return self._llama.llama_n_ctx(context), context
+
+    def _use_adapter(self, context: Any, adapter: int | None) -> None:
+        chosen = [] if adapter is None else [self._adapters[adapter]]
+        adapters, scales = (ctypes.POINTER(ctypes.c_void_p) * 1)(*chosen), (ctypes.c_float * 1)(1.0)
+        if self._llama.llama_set_adapters_lora(context, adapters, len(chosen), scales) != 0:
+            raise EngineError("llama.cpp cannot use this adapter.", "Export the bundle again with --layout merged.")
 
     def give_back(self, room: int, context: Any) -> None:
         """Take the context of a closed session, for the next one or to free it."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edgereason.engines.base import Logits
 from edgereason.engines.cpu import default_threads
-from edgereason.errors import BundleError, ContextError, EngineError
+from edgereason.errors import BundleError, ContextError, EngineError, UsageError
 
 _BATCH = 512
 """Tokens that go through the graph at once: bounds the memory for attention scores."""
@@ -114,8 +114,14 @@ class OnnxEngine:
                 self._runtimes[which] = self._load(which)
             return self._runtimes[which]
 
-    def session(self, capacity: int | None = None) -> OnnxSession:
+    def load_adapter(self, path: Path) -> int:
+        """Raises `UsageError`: this engine runs merged models only."""
+        raise UsageError(f"The engine {self.name} has no adapters, such as {path}.", "Merge it into its base instead.")
+
+    def session(self, capacity: int | None = None, adapter: int | None = None) -> OnnxSession:
         """Start an empty sequence; see `edgereason.engines.base.Engine`."""
+        if adapter is not None:
+            raise UsageError(f"There is no adapter {adapter}.", "Merge it into its base instead.")
         capacity = self.context_length if capacity is None else capacity
         if capacity > self.context_length:
             raise ContextError(
