@@ -32,8 +32,8 @@ class Family:
     without: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By the name of an oddity: the fields of config.json that a model without it would have."""
 
-    def config(self) -> Any:
-        return AutoConfig.for_model(self.model_type, **{**SIZES, **self.settings})
+    def config(self, **changes: Any) -> Any:
+        return AutoConfig.for_model(self.model_type, **{**SIZES, **self.settings, **changes})
 
 
 def scaled(**parameters: Any) -> dict[str, Any]:
@@ -157,11 +157,11 @@ FAMILIES = {
 }
 
 
-def save_family(name: str, directory: Path, seed: int = 0) -> PreTrainedModel:
-    """Save a random model in fp32, whose every weight is large enough to matter."""
+def save_family(name: str, directory: Path, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Save a random model in fp32, whose every weight is large enough to matter; `changes` are for its config.json."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
-        FAMILIES[name].config(), dtype=torch.float32, attn_implementation="eager"
+        FAMILIES[name].config(**changes), dtype=torch.float32, attn_implementation="eager"
     ).eval()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():

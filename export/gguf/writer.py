@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gguf
@@ -21,19 +21,19 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from edgereason.errors import ExportError
-from edgereason.export import gguf_llama
-from edgereason.export.gguf_tokenizer import write_tokenizer
+from edgereason.export.gguf import rope
+from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
+from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
 from edgereason.files import new_file
 from edgereason.llama_library import ERROR, listening, llama_library
 
 Progress = Callable[[int, int], None]
 """Called with the tensors that are done and the tensors that there are."""
 
+_CURE = "Export with --format native, which computes the configuration as it is."
+
 GGUF_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7, "F16": 1}
 """The types that can be written, with llama.cpp's `llama_ftype` number of each."""
-
-# config.json's model_type -> the module that knows the family.
-FAMILIES: dict[str, ModuleType] = {"llama": gguf_llama}
 
 
 def write_gguf(
@@ -102,7 +102,7 @@ class _Model:
 
     path: Path
     config: Any
-    family: ModuleType
+    family: Family
     tensors: list[_Tensor]
 
     @classmethod
@@ -111,22 +111,38 @@ class _Model:
             config = AutoConfig.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ExportError(f"{path / 'config.json'} cannot be read: {error}", "Give a complete model.") from error
-        family = FAMILIES.get(config.model_type)
-        if family is None:
-            raise ExportError(
-                f'{path} is of the family "{config.model_type}", which cannot be written as GGUF yet.',
-                f"GGUF export knows: {', '.join(FAMILIES)}.",
-            )
+        family = open_family(config, path)
         extra = [
             _Tensor(name, tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
-            for name, tensor in family.extra_tensors(config).items()
+            for name, tensor in rope.extra_tensors(config).items()
         ]
         return cls(path, config, family, extra + list(_checkpoint_tensors(path, config, family)))
 
 
-def _checkpoint_tensors(path: Path, config: Any, family: ModuleType) -> Iterator[_Tensor]:
+def open_family(config: Any, where: Path) -> Family:
+    """The family of a configuration that llama.cpp computes as the configuration says.
+
+    Raises:
+        ExportError: it does not.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise ExportError(
+            f'{where} is of the family "{config.model_type}", which cannot be written as GGUF yet.',
+            f"GGUF export knows: {', '.join(sorted(FAMILIES))}.",
+        )
+    for difference in family.differences(config):
+        raise ExportError(f"{where} would not run as it was trained: {difference}.", _CURE)
+    if window := family.unseen_window(config):
+        warnings.warn(
+            f"{where} sees {window} tokens at a time, which llama.cpp does not know: beyond that its text may differ.",
+            stacklevel=2,
+        )
+    return family
+
+
+def _checkpoint_tensors(path: Path, config: Any, family: Family) -> Iterator[_Tensor]:
     """The tensors of every safetensors file in a directory, under their GGUF names."""
-    names = gguf.get_tensor_name_map(family.ARCH, config.num_hidden_layers)
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise ExportError(f"{path} holds no *.safetensors file.", "Give a complete model.")
@@ -135,34 +151,35 @@ def _checkpoint_tensors(path: Path, config: Any, family: ModuleType) -> Iterator
             for source in checkpoint.keys():  # noqa: SIM118  (not a dictionary)
                 if source.endswith(".rotary_emb.inv_freq"):  # computed, stored by old releases
                     continue
-                name = names.get_name(source, try_suffixes=(".weight", ".bias"))
+                name = tensor_name(family, config.num_hidden_layers, source)
+                if name is None and source == "lm_head.weight" and config.tie_word_embeddings:
+                    continue  # the embedding once more
                 if name is None:
                     raise ExportError(
-                        f"{file} holds the tensor {source}, which {config.model_type} models do not have.",
+                        f"{file} holds the tensor {source}, which llama.cpp lacks in {config.model_type} models.",
                         "Export a plain model of this family.",
                     )
                 shape = tuple(checkpoint.get_slice(source).get_shape())
-                yield _Tensor(name, shape, _loader(file, source, config, family))
+                yield _Tensor(name, shape, _loader(file, source, name, config, family))
 
 
-def _loader(file: Path, source: str, config: Any, family: ModuleType) -> Callable[[], Tensor]:
+def _loader(file: Path, source: str, name: str, config: Any, family: Family) -> Callable[[], Tensor]:
     def load() -> Tensor:
         with safe_open(file, framework="pt") as checkpoint:
-            tensor: Tensor = family.transform(source, checkpoint.get_tensor(source), config)
-            return tensor
+            return stored(family, name, checkpoint.get_tensor(source).to(torch.float32), config)
 
     return load
 
 
 def _write_f16(model: _Model, out: Path, name: str, report: Callable[[int], None]) -> None:
     """Write the float16 file, one tensor in memory at a time."""
-    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[model.family.ARCH])
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[model.family.arch])
     try:
         for tensor in model.tensors:
             size = tensor.dtype.itemsize * torch.Size(tensor.shape).numel()
             writer.add_tensor_info(tensor.name, tensor.shape, torch.empty(0, dtype=tensor.dtype).numpy().dtype, size)
         writer.add_type(gguf.GGUFType.MODEL)
-        writer.add_name(name)
+        writer.add_name(model_name(name, model.path))
         writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)

@@ -7,6 +7,7 @@ its rules are the tokenizer's own, so that llama.cpp and `tokenizers` give the s
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,17 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int, path: Path) -> tuple[list[str
         tokens.append(token)
         types.append(kind)
     return tokens, types
+
+
+def model_name(wanted: str, model_dir: Path) -> str:
+    """A name for the model that does not change how llama.cpp reads text.
+
+    Where it has "phi-3" or "phi3" in it, llama.cpp drops spaces after special tokens, as Phi-3's tokenizer does; with
+    the vocabulary of other models it then fails to load.
+    """
+    added = json.loads((model_dir / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+    strips = any(token.get("rstrip") for token in added)
+    says_so = re.search("phi-?3", wanted, re.IGNORECASE)
+    if strips and not says_so:
+        return f"{wanted} (phi3 tokens)"
+    return wanted if strips else re.sub("phi-?3", "phi", wanted, flags=re.IGNORECASE)
