@@ -19,7 +19,14 @@ from edgereason.prompts import Prompt
 from edgereason.tokenizer import TOKENIZER_FILES
 
 PEFT_PREFIX = "base_model.model."
-HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", *TOKENIZER_FILES)
+HUB_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    *TOKENIZER_FILES,
+)
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,7 @@ def _write_gguf(merged: MergedWeights, directory: Path, settings: Settings, repo
     from edgereason.export.gguf import write_gguf
 
     assert settings.gguf_type is not None
-    with tempfile.TemporaryDirectory(dir=directory) as temporary:
-        materialize(merged, Path(temporary), _step(report, "merging"))
-        write_gguf(
-            Path(temporary),
-            directory / "model.gguf",
-            settings.gguf_type,
-            _step(report, f"writing {settings.gguf_type}"),
-        )
+    write_gguf(merged, directory / "model.gguf", settings.gguf_type, _step(report, f"writing {settings.gguf_type}"))
     return {"type": settings.gguf_type}
 
 

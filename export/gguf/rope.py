@@ -13,13 +13,13 @@ from torch import Tensor
 
 def head_dim(config: Any) -> int:
     """Elements of a head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def rotated(config: Any) -> int:
     """Elements of a head that turn."""
-    share = config.rope_parameters.get("partial_rotary_factor") or 1.0
-    return int(share * config.hidden_size) // config.num_attention_heads
+    share = float(config.rope_parameters.get("partial_rotary_factor") or 1.0)
+    return int(share * config.hidden_size) // int(config.num_attention_heads)
 
 
 def differences(config: Any, known: frozenset[str]) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _llama3_divisors(size: int, rope: dict[str, Any]) -> Tensor:
     factor, context = rope["factor"], rope["original_max_position_embeddings"]
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     share = (context / wavelengths - low) / (high - low)
-    divisors = 1 / ((1 - share) / factor + share)
+    divisors: Tensor = 1 / ((1 - share) / factor + share)
     divisors[wavelengths < context / high] = 1.0
     divisors[wavelengths > context / low] = factor
     return divisors

@@ -1,13 +1,10 @@
-"""A byte-level BPE tokenizer in GGUF: tokens, their types, merges, special ids, and how text is split before merging.
-
-llama.cpp does not read the splitting rules of a `tokenizer.json`; it knows rules by name. A name is written only where
-its rules are the tokenizer's own, so that llama.cpp and `tokenizers` give the same ids.
-"""
+"""A model's tokenizer in GGUF: byte-level BPE or SentencePiece, with its special tokens and its chat template."""
 
 from __future__ import annotations
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,110 +12,85 @@ import gguf
 from tokenizers import Tokenizer
 
 from edgereason.errors import ExportError
+from edgereason.export.gguf import vocabulary
+from edgereason.export.gguf.pre_tokenizer import CURE, pre_tokenizer_name
+from edgereason.export.merge import copy_tokenizer
+from edgereason.files import write_json
 
-_DIGITS = "digits"
-_BYTES_SPLIT = "bytes, split as GPT-2 does"
-_BYTES = "bytes"
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_WORDS_AND_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-# What a tokenizer.json does, one step after the other -> llama.cpp's name for it.
-_NAMES = {
-    (_BYTES_SPLIT,): "gpt-2",
-    (_DIGITS, _BYTES_SPLIT): "smollm",
-    (rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_WORDS_AND_REST}", _BYTES): "llama-bpe",
-    (rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_WORDS_AND_REST}", _BYTES): "qwen2",
-}
-
-_CURE = "Export with --format native or --format onnx, which read tokenizer.json as it is."
+_PREPEND = {"type": "Prepend", "prepend": "▁"}
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 
 
-def write_tokenizer(writer: gguf.GGUFWriter, model_dir: Path, vocab_size: int) -> None:
+def write_tokenizer(writer: gguf.GGUFWriter, directory: Path, config: dict[str, Any]) -> None:
     """Add the tokenizer and chat template of a Hugging Face directory.
 
     Args:
         writer: The open writer.
-        model_dir: Holds tokenizer.json and, where there is one, tokenizer_config.json.
-        vocab_size: Rows of the embedding; ids without a token get a placeholder.
+        directory: Holds tokenizer.json and, where there are such, tokenizer.model and tokenizer_config.json.
+        config: The model's config.json: `vocab_size`, the rows of its embedding (ids without a token get a
+            placeholder), and ids of special tokens that the tokenizer's files do not name.
 
     Raises:
-        ExportError: it is not byte-level BPE, its way of splitting has no name in llama.cpp, or it has ids beyond
+        ExportError: it is of another kind, its way of splitting has no name in llama.cpp, or it has ids beyond
             the embedding.
     """
-    path = model_dir / "tokenizer.json"
+    path, size = directory / "tokenizer.json", config["vocab_size"]
+    description, tokenizer = _read(path)
+    model = description["model"]
+    if model["type"] != "BPE":
+        raise ExportError(f"{path} is of the kind {model['type']}, which GGUF export does not know.", CURE)
+    pieces = bool(model.get("byte_fallback"))
+    if pieces:
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        merges = [tuple(merge) if isinstance(merge, list) else _halves(merge) for merge in model["merges"]]
+        vocabulary.write(writer, vocabulary.sentence_pieces(tokenizer, merges, size, path), with_scores=True)
+        _write_space_prefix(writer, description, path)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(pre_tokenizer_name(description, path))
+        vocabulary.write(writer, vocabulary.byte_level(tokenizer, size, path), with_scores=False)
+    with tempfile.TemporaryDirectory() as together:
+        # The gguf package looks for special tokens in the tokenizer's files, and then in config.json.
+        copy_tokenizer(directory, Path(together))
+        write_json(Path(together) / "config.json", config)
+        special = gguf.SpecialVocab(together, load_merges=not pieces, n_vocab=size)
+    special.add_to_gguf(writer, quiet=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Tokenizer]:
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(str(path))
+        return json.loads(path.read_text(encoding="utf-8")), Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise ExportError(f"{path} cannot be read: {error}", "Copy it again from the model's source.") from error
-    if description["model"]["type"] != "BPE" or description["model"].get("byte_fallback"):
-        raise ExportError(f"{path} is not a byte-level BPE tokenizer, the only kind written to GGUF so far.", _CURE)
-    tokens, types = _tokens(tokenizer, vocab_size, path)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer_name(description, path))
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    gguf.SpecialVocab(model_dir, load_merges=True, n_vocab=vocab_size).add_to_gguf(writer, quiet=True)
 
 
-def pre_tokenizer_name(description: dict[str, Any], where: Path) -> str:
-    """llama.cpp's name of the way a tokenizer.json splits text.
-
-    Args:
-        description: The parsed tokenizer.json.
-        where: Its path, for the error.
-
-    Raises:
-        ExportError: no name stands for it.
-    """
-    pre = description["pre_tokenizer"] or {}
-    steps = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]
-    name = _NAMES.get(tuple(_step(step) for step in steps))
-    if name is None:
-        raise ExportError(f"{where} splits text in a way that llama.cpp has no name for.", _CURE)
-    return name
+def _halves(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
 
 
-def _step(step: dict[str, Any]) -> str:
-    match step:
-        case {"type": "Digits", "individual_digits": True}:
-            return _DIGITS
-        case {"type": "ByteLevel", "add_prefix_space": False, **rest}:
-            return _BYTES_SPLIT if rest.get("use_regex", True) else _BYTES
-        case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
-            return str(regex)
-    return json.dumps(step)
+def _write_space_prefix(writer: gguf.GGUFWriter, description: dict[str, Any], path: Path) -> None:
+    """Say whether a space goes before the text, in llama.cpp's way: without a word, one does."""
+    normalizer, pre = description["normalizer"] or {}, description["pre_tokenizer"] or {}
+    steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer] if normalizer else []
+    metaspace = pre.get("type") == "Metaspace"
+    if any(step not in (_PREPEND, _REPLACE) for step in steps) or not (metaspace or _REPLACE in steps):
+        raise ExportError(f"{path} changes text before it splits it in a way that llama.cpp does not know.", CURE)
+    prefix = _PREPEND in steps or (metaspace and pre.get("prepend_scheme", "always") != "never")
+    config = path.with_name("tokenizer_config.json")
+    said = config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("add_prefix_space") is not None
+    if said or not prefix:
+        writer.add_add_space_prefix(prefix)
 
 
-def _tokens(tokenizer: Tokenizer, vocab_size: int, path: Path) -> tuple[list[str], list[int]]:
-    """Every id's token and type, `vocab_size` of each."""
-    names = {id_: token for token, id_ in tokenizer.get_vocab(with_added_tokens=True).items()}
-    if max(names) >= vocab_size:
-        raise ExportError(
-            f"{path} has the token id {max(names)}, but the model's embedding has {vocab_size} rows.",
-            "Resize the model's embedding, or use the tokenizer that it was trained with.",
-        )
-    added = tokenizer.get_added_tokens_decoder()
-    tokens, types = [], []
-    for id_ in range(vocab_size):
-        token, kind = names.get(id_, f"[PAD{id_}]"), gguf.TokenType.NORMAL
-        if id_ not in names:
-            kind = gguf.TokenType.UNUSED
-        elif id_ in added:
-            control = added[id_].special or (token.startswith("<|") and token.endswith("|>"))
-            kind = gguf.TokenType.CONTROL if control else gguf.TokenType.USER_DEFINED
-        tokens.append(token)
-        types.append(kind)
-    return tokens, types
-
-
-def model_name(wanted: str, model_dir: Path) -> str:
+def model_name(wanted: str, directory: Path) -> str:
     """A name for the model that does not change how llama.cpp reads text.
 
     Where it has "phi-3" or "phi3" in it, llama.cpp drops spaces after special tokens, as Phi-3's tokenizer does; with
     the vocabulary of other models it then fails to load.
     """
-    added = json.loads((model_dir / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+    added = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
     strips = any(token.get("rstrip") for token in added)
     says_so = re.search("phi-?3", wanted, re.IGNORECASE)
     if strips and not says_so:

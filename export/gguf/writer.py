@@ -16,7 +16,6 @@ from typing import Any
 
 import gguf
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -24,6 +23,8 @@ from edgereason.errors import ExportError
 from edgereason.export.gguf import rope
 from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
 from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
+from edgereason.export.inputs import open_base
+from edgereason.export.merge import MergedWeights, merge
 from edgereason.files import new_file
 from edgereason.llama_library import ERROR, listening, llama_library
 
@@ -37,18 +38,18 @@ GGUF_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7, "F16": 1}
 
 
 def write_gguf(
-    model_dir: Path,
+    source: Path | MergedWeights,
     out_file: Path,
     gguf_type: str = "Q4_0",
     progress: Progress | None = None,
     name: str | None = None,
 ) -> None:
-    """Write the model in a Hugging Face directory as one GGUF file.
+    """Write a model as one GGUF file.
 
     The file appears when it is complete, or not at all. Quantizing needs room for the float16 file beside it.
 
     Args:
-        model_dir: config.json, *.safetensors, tokenizer.json and tokenizer_config.json.
+        source: Merged weights, or a Hugging Face directory: config.json, *.safetensors and the tokenizer's files.
         out_file: The file to write; replaced where it exists.
         gguf_type: A name from `GGUF_TYPES`.
         progress: Called as tensors are written.
@@ -61,7 +62,7 @@ def write_gguf(
     if gguf_type not in GGUF_TYPES:
         raise ExportError(f"There is no GGUF type {gguf_type!r}.", f"Choose one of {', '.join(GGUF_TYPES)}.")
     steps = 1 if gguf_type == "F16" else 2
-    model = _Model.open(model_dir)
+    model = _Model.open(merge(open_base(source, "gguf")) if isinstance(source, Path) else source)
     total = steps * len(model.tensors)
     report = progress or (lambda done, total: None)
     try:
@@ -98,25 +99,22 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Model:
-    """A Hugging Face directory, opened: its tensors are read one at a time."""
+    """Merged weights under their GGUF names: each is computed when it is written."""
 
-    path: Path
+    weights: MergedWeights
     config: Any
     family: Family
     tensors: list[_Tensor]
 
     @classmethod
-    def open(cls, path: Path) -> _Model:
-        try:
-            config = AutoConfig.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ExportError(f"{path / 'config.json'} cannot be read: {error}", "Give a complete model.") from error
-        family = open_family(config, path)
+    def open(cls, weights: MergedWeights) -> _Model:
+        config = AutoConfig.for_model(weights.config["model_type"]).from_dict(weights.config)
+        family = open_family(config, weights.base)
         extra = [
             _Tensor(name, tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
             for name, tensor in rope.extra_tensors(config).items()
         ]
-        return cls(path, config, family, extra + list(_checkpoint_tensors(path, config, family)))
+        return cls(weights, config, family, extra + list(_tensors(weights, config, family)))
 
 
 def open_family(config: Any, where: Path) -> Family:
@@ -125,12 +123,7 @@ def open_family(config: Any, where: Path) -> Family:
     Raises:
         ExportError: it does not.
     """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise ExportError(
-            f'{where} is of the family "{config.model_type}", which cannot be written as GGUF yet.',
-            f"GGUF export knows: {', '.join(sorted(FAMILIES))}.",
-        )
+    family = FAMILIES[config.model_type]
     for difference in family.differences(config):
         raise ExportError(f"{where} would not run as it was trained: {difference}.", _CURE)
     if window := family.unseen_window(config):
@@ -141,34 +134,18 @@ def open_family(config: Any, where: Path) -> Family:
     return family
 
 
-def _checkpoint_tensors(path: Path, config: Any, family: Family) -> Iterator[_Tensor]:
-    """The tensors of every safetensors file in a directory, under their GGUF names."""
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ExportError(f"{path} holds no *.safetensors file.", "Give a complete model.")
-    for file in files:
-        with safe_open(file, framework="pt") as checkpoint:
-            for source in checkpoint.keys():  # noqa: SIM118  (not a dictionary)
-                if source.endswith(".rotary_emb.inv_freq"):  # computed, stored by old releases
-                    continue
-                name = tensor_name(family, config.num_hidden_layers, source)
-                if name is None and source == "lm_head.weight" and config.tie_word_embeddings:
-                    continue  # the embedding once more
-                if name is None:
-                    raise ExportError(
-                        f"{file} holds the tensor {source}, which llama.cpp lacks in {config.model_type} models.",
-                        "Export a plain model of this family.",
-                    )
-                shape = tuple(checkpoint.get_slice(source).get_shape())
-                yield _Tensor(name, shape, _loader(file, source, name, config, family))
+def _tensors(weights: MergedWeights, config: Any, family: Family) -> Iterator[_Tensor]:
+    for source, shape in weights.shapes.items():
+        name = tensor_name(family, config.num_hidden_layers, source)
+        if name is None:
+            raise ExportError(
+                f"{weights.base} holds the tensor {source}, which llama.cpp lacks in {config.model_type} models.", _CURE
+            )
 
+        def load(source: str = source, name: str = name) -> Tensor:
+            return stored(family, name, torch.from_numpy(weights[source]), config)
 
-def _loader(file: Path, source: str, name: str, config: Any, family: Family) -> Callable[[], Tensor]:
-    def load() -> Tensor:
-        with safe_open(file, framework="pt") as checkpoint:
-            return stored(family, name, checkpoint.get_tensor(source).to(torch.float32), config)
-
-    return load
+        yield _Tensor(name, shape, load)
 
 
 def _write_f16(model: _Model, out: Path, name: str, report: Callable[[int], None]) -> None:
@@ -179,17 +156,17 @@ def _write_f16(model: _Model, out: Path, name: str, report: Callable[[int], None
             size = tensor.dtype.itemsize * torch.Size(tensor.shape).numel()
             writer.add_tensor_info(tensor.name, tensor.shape, torch.empty(0, dtype=tensor.dtype).numpy().dtype, size)
         writer.add_type(gguf.GGUFType.MODEL)
-        writer.add_name(model_name(name, model.path))
+        writer.add_name(model_name(name, model.weights.tokenizer))
         writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
         model.family.write_keys(writer, model.config)
-        write_tokenizer(writer, model.path, model.config.vocab_size)
+        write_tokenizer(writer, model.weights.tokenizer, model.weights.config)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for done, tensor in enumerate(model.tensors, start=1):
-            writer.write_tensor_data(_converted(tensor, model.path).numpy())
+            writer.write_tensor_data(_converted(tensor, model.weights.base).numpy())
             report(done)
     finally:
         writer.close()

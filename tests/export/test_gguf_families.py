@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from families import SIZES, save_family, scaled
-from gguf_contents import convert
+from gguf_contents import convert, differences
 from merged_model import random_ids, reference_logits, relative_error
+from pieces import save_pieces
 from random_model import save_tokenizer
 
 from edgereason.engines.llama_cpp import LlamaCppEngine
@@ -45,7 +46,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 def save(name: str, directory: Path, **changes: Any) -> Any:
     family, own = MODELS[name]
     model = save_family(family, directory, **{**own, **changes})
-    save_tokenizer(directory)
+    if name.startswith(("gemma", "phi3")):  # the converter asks for tokenizer.model
+        save_pieces(directory, prefix=not name.startswith("gemma"))
+    else:
+        save_tokenizer(directory)
     return model
 
 
