@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import edgereason
-from edgereason.bundle import STAGES, Bundle, Stage, new_directory, record_files
+from edgereason.bundle import STAGES, Bundle, Stage, record_files
 from edgereason.errors import EngineError, ExportError, UsageError
 from edgereason.export.settings import Settings
+from edgereason.export.staging import staged
 from edgereason.prompts import ANSWER, GUIDANCE
 
 Progress = Callable[[str, int, int], None]
@@ -30,6 +32,7 @@ def export(
     *,
     answer_base: str | Path | None = None,
     replace: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Bundle:
@@ -42,6 +45,8 @@ def export(
         out: The bundle's directory. It appears when it is complete, or not at all.
         answer_base: The answer model's base where it is another one.
         replace: Replace what is at `out`.
+        resume: Go on with what an interrupted export of the same inputs has finished, and keep what this one finishes
+            if it is interrupted.
         progress: Called as work goes on.
         options: The fields of `edgereason.export.Settings`, such as `format="gguf"` or `bits=8`.
 
@@ -55,7 +60,7 @@ def export(
     """
     settings = Settings.of(options)
     _require(settings.format)
-    from edgereason.export.inputs import describe, open_adapter, open_base
+    from edgereason.export.inputs import describe, fingerprint, open_adapter, open_base
     from edgereason.export.merge import merge
     from edgereason.export.pairing import check_pairing
     from edgereason.export.shared import check_shared, write_shared
@@ -76,16 +81,18 @@ def export(
         write = partial(write_merged, {stage: merge(bases[stage], adapters[stage]) for stage in STAGES})
     out = Path(out)
     _check_space(out, max(each.bytes for each in bases.values()))
-    with new_directory(out, replace) as staging:
+    provenance = {stage: describe(bases[stage], adapters[stage]) for stage in STAGES}
+    key = [asdict(settings), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
+    with staged(out, key, resume, replace) as staging:
         stop_ids, stored = write(staging, settings, partial(_report, progress=progress))
         Bundle(
-            path=staging,
+            path=staging.path,
             format=settings.format,
             layout=settings.layout,
             stages={stage: Stage(adapters[stage].prompt, stop_ids[stage]) for stage in STAGES},
-            files=record_files(staging),
+            files=record_files(staging.path),
             quantization={"bits": settings.bits, **stored},
-            provenance={stage: describe(bases[stage], adapters[stage]) for stage in STAGES},
+            provenance=provenance,
             created_by=f"edgereason {edgereason.__version__}",
         ).write_manifest()
     return Bundle.open(out, verify=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+import edgereason
 from edgereason import models
 from edgereason.bundle import file_sha256
 from edgereason.errors import BundleError, ExportError
@@ -174,10 +176,29 @@ def describe(base: Base, adapter: Adapter) -> dict[str, Any]:
         "base": {
             "name": base.name,
             "family": base.config["model_type"],
-            "files": {file.name: file_sha256(file) for file in base.weights},
+            "files": {file.name: _sum(file) for file in base.weights},
         },
-        "adapter": {"name": adapter.path.name, "sha256": file_sha256(adapter.weights)},
+        "adapter": {"name": adapter.path.name, "sha256": _sum(adapter.weights)},
     }
+
+
+def _sum(file: Path) -> str:
+    state = file.stat()
+    return _known_sum(file, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache
+def _known_sum(file: Path, size: int, changed: int) -> str:
+    """A file's SHA-256 sum, computed once for both stages where they have the same base."""
+    return file_sha256(file)
+
+
+def fingerprint(base: Base, adapter: Adapter) -> dict[str, str]:
+    """Sums of the small files that an export depends on; those of the weights stand in `describe`."""
+    files = [base.path / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)]
+    files += [adapter.path / name for name in ("adapter_config.json", "prompt.json", *TOKENIZER_FILES)]
+    sums = {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
+    return {"edgereason": edgereason.__version__, **sums}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

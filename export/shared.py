@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgereason.errors import BundleError, ExportError
 from edgereason.export.inputs import Adapter, Base
 from edgereason.export.merge import find_tokenizer, merge
 from edgereason.export.settings import Settings
+from edgereason.export.staging import Staging
 from edgereason.export.writers import Report, write_model, write_tokenizer
 from edgereason.files import write_json
 from edgereason.tokenizer import Tokenizer
@@ -52,14 +54,14 @@ def _check_invoked(read: LoraAdapter, adapter: Adapter, tokenizer: Tokenizer) ->
 
 
 def write_shared(
-    base: Base, adapters: Mapping[str, Adapter], staging: Path, settings: Settings, report: Callable[[str], Report]
+    base: Base, adapters: Mapping[str, Adapter], staging: Staging, settings: Settings, report: Callable[[str], Report]
 ) -> tuple[dict[str, frozenset[int]], dict[str, Any]]:
     """Write the base and both stages' adapters.
 
     Args:
         base: Written without any adapter.
         adapters: By stage.
-        staging: The bundle's directory.
+        staging: The bundle under way; what it has already is not written again.
         settings: The format and its options.
         report: Gives, for `base` or a stage, what is called as work goes on.
 
@@ -69,16 +71,20 @@ def write_shared(
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
-    (staging / BASE).mkdir()
-    stored = write_model(merge(base), staging / BASE, settings, report(BASE))
-    stop_ids = {}
-    for stage, adapter in adapters.items():
-        directory = staging / stage
-        directory.mkdir()
-        source = find_tokenizer(adapter.path, base.path)
-        stop_ids[stage] = write_tokenizer(base.config, source, base.path, directory)
-        _write_adapter(adapter, base, directory)
+
+    def write_base() -> dict[str, Any]:
+        return write_model(merge(base), staging.path / BASE, staging.work(BASE), settings, report(BASE))
+
+    def write_stage(stage: str) -> dict[str, Any]:
+        directory, source = staging.path / stage, find_tokenizer(adapters[stage].path, base.path)
+        stop_ids = write_tokenizer(base.config, source, base.path, directory)
+        _write_adapter(adapters[stage], base, directory)
         report(stage)("writing the adapter", 1, 1)
+        return {"stop_ids": sorted(stop_ids)}
+
+    stored = staging.once(BASE, write_base)
+    results = {stage: staging.once(stage, partial(write_stage, stage)) for stage in adapters}
+    stop_ids = {stage: frozenset(result["stop_ids"]) for stage, result in results.items()}
     return stop_ids, {**stored, "adapters": "16 bits"}
 
 

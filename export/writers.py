@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgereason.export.merge import MergedWeights, copy_tokenizer, materialize
 from edgereason.export.settings import Settings
+from edgereason.export.staging import Staging
 from edgereason.tokenizer import Tokenizer
 
 Report = Callable[[str, int, int], None]
@@ -17,13 +18,13 @@ Report = Callable[[str, int, int], None]
 
 
 def write_merged(
-    merged: Mapping[str, MergedWeights], staging: Path, settings: Settings, report: Callable[[str], Report]
+    merged: Mapping[str, MergedWeights], staging: Staging, settings: Settings, report: Callable[[str], Report]
 ) -> tuple[dict[str, frozenset[int]], dict[str, Any]]:
     """Write each stage's directory: its model, tokenizer and generation defaults.
 
     Args:
         merged: By stage.
-        staging: The bundle's directory.
+        staging: The bundle under way; stages that it has already are not written again.
         settings: The format and its options.
         report: Gives for a stage what is called as work goes on.
 
@@ -33,22 +34,34 @@ def write_merged(
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
-    stop_ids, stored = {}, {}
-    for stage, weights in merged.items():
-        directory = staging / stage
-        directory.mkdir()
-        stop_ids[stage] = write_tokenizer(weights.config, weights.tokenizer, weights.base, directory)
-        stored = write_model(weights, directory, settings, report(stage))
-    return stop_ids, stored
+
+    def write(stage: str) -> dict[str, Any]:
+        weights, directory = merged[stage], staging.path / stage
+        stop_ids = write_tokenizer(weights.config, weights.tokenizer, weights.base, directory)
+        stored = write_model(weights, directory, staging.work(stage), settings, report(stage))
+        return {"stop_ids": sorted(stop_ids), "stored": stored}
+
+    results = {stage: staging.once(stage, partial(write, stage)) for stage in merged}
+    stop_ids = {stage: frozenset(result["stop_ids"]) for stage, result in results.items()}
+    return stop_ids, next(iter(results.values()))["stored"]
 
 
-def write_model(merged: MergedWeights, directory: Path, settings: Settings, report: Report) -> dict[str, Any]:
+def write_model(
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+) -> dict[str, Any]:
     """Write a model's weights and configuration; returns for the manifest how the weights are stored.
+
+    Args:
+        merged: The weights.
+        directory: Where to write.
+        work: A directory for what an interrupted export may find again; no part of the bundle.
+        settings: The format and its options.
+        report: Called as work goes on.
 
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
-    return _WRITERS[settings.format](merged, directory, settings, report)
+    return _WRITERS[settings.format](merged, directory, work, settings, report)
 
 
 def write_tokenizer(config: dict[str, Any], source: Path, base: Path, directory: Path) -> frozenset[int]:
@@ -59,14 +72,18 @@ def write_tokenizer(config: dict[str, Any], source: Path, base: Path, directory:
     return _stop_ids(config, directory)
 
 
-def _write_native(merged: MergedWeights, directory: Path, settings: Settings, report: Report) -> dict[str, Any]:
+def _write_native(
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+) -> dict[str, Any]:
     from edgereason.export.native import write_native
 
     write_native(directory, merged.config, merged, settings.bits, progress=_step(report, _writing(settings)))
     return {"group_size": 32, "method": "rtn"} if settings.bits < 16 else {"type": "f16"}
 
 
-def _write_gguf(merged: MergedWeights, directory: Path, settings: Settings, report: Report) -> dict[str, Any]:
+def _write_gguf(
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+) -> dict[str, Any]:
     from edgereason.export.gguf import write_gguf
 
     assert settings.gguf_type is not None
@@ -74,15 +91,26 @@ def _write_gguf(merged: MergedWeights, directory: Path, settings: Settings, repo
     return {"type": settings.gguf_type}
 
 
-def _write_onnx(merged: MergedWeights, directory: Path, settings: Settings, report: Report) -> dict[str, Any]:
+def _write_onnx(
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+) -> dict[str, Any]:
     from edgereason.export.onnx import write_onnx
 
-    with tempfile.TemporaryDirectory(dir=directory) as temporary:
-        materialize(merged, Path(temporary), _step(report, "merging"))
-        return write_onnx(Path(temporary), directory, settings.bits, _step(report, _writing(settings)))
+    merged_directory = _materialized(merged, work, report)
+    return write_onnx(merged_directory, directory, settings.bits, _step(report, _writing(settings)))
 
 
-_WRITERS: dict[str, Callable[[MergedWeights, Path, Settings, Report], dict[str, Any]]] = {
+def _materialized(merged: MergedWeights, work: Path, report: Report) -> Path:
+    """The merged model as a directory, for a tool that reads one; written unless an earlier try has finished it."""
+    directory, unfinished = work / "merged", work / "merged.partial"
+    if not directory.is_dir():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        materialize(merged, unfinished, _step(report, "merging"))
+        unfinished.rename(directory)
+    return directory
+
+
+_WRITERS: dict[str, Callable[[MergedWeights, Path, Path, Settings, Report], dict[str, Any]]] = {
     "native": _write_native,
     "gguf": _write_gguf,
     "onnx": _write_onnx,

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from edgereason.bundle import Bundle
 from edgereason.errors import ExportError
+from edgereason.export import export
 from edgereason.export.staging import staged
 
 
@@ -124,3 +126,25 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None
     assert files(tmp_path) == []
     write(tmp_path / "out", [], replace=True)
     assert files(tmp_path) == ["out/first/whole", "out/second/whole"]
+
+
+@pytest.mark.parametrize("format", ["native", "onnx"])
+def test_an_export_resumes_at_the_stage_that_was_interrupted(
+    trio: dict[str, Path], tmp_path: Path, format: str
+) -> None:
+    arguments = (trio["base"], trio["guidance"], trio["answer"])
+
+    def interrupt(step: str, done: int, total: int) -> None:
+        if step.startswith("answer: writing"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(*arguments, tmp_path / "out", format=format, resume=True, progress=interrupt)
+    steps: set[str] = set()
+    export(*arguments, tmp_path / "out", format=format, resume=True, progress=lambda step, done, total: steps.add(step))
+    assert {step.split(" ")[1] for step in steps} == {"writing"}  # what onnx has merged is merged still
+    assert {step.split(":")[0] for step in steps} == {"answer"}
+    whole = export(*arguments, tmp_path / "whole", format=format)
+    assert whole.files == Bundle.open(tmp_path / "out").files
+    assert (tmp_path / "whole/bundle.json").read_bytes() == (tmp_path / "out/bundle.json").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
