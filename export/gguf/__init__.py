@@ -1,6 +1,7 @@
 """GGUF: models for llama.cpp and the programs that are made of it."""
 
+from edgereason.export.gguf.adapter import write_gguf_adapter
 from edgereason.export.gguf.families import FAMILIES
 from edgereason.export.gguf.writer import GGUF_TYPES, write_gguf
 
-__all__ = ["FAMILIES", "GGUF_TYPES", "write_gguf"]
+__all__ = ["FAMILIES", "GGUF_TYPES", "write_gguf", "write_gguf_adapter"]
