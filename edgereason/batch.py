@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def answer_all(
     max_new_tokens: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Answer questions in common passes over the weights; see `Reasoner.batch`."""
     if size < 1:
         raise UsageError(f"size is {size}.", "Give 1 or more.")
@@ -52,7 +52,7 @@ def answer_all(
 
 def _outcomes(
     reasoner: Reasoner, questions: Iterable[str], samples: list[dict[str, Stage]], guidance: bool, size: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """In the order of the questions: those that end early wait for the ones before them."""
     asked: dict[int, str] = {}
 

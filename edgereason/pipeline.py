@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -127,29 +128,17 @@ class Reasoner:
             UsageError: the question is empty or an argument is out of its range.
             ContextError: the question is longer than a stage's context.
         """
-        if samples != 1:
-            return self._vote(
-                question,
-                samples=samples,
-                size=max(samples, 1),
-                guidance=guidance,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                seed=seed,
-            )
         for event in self.stream(
-            question, guidance=guidance, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+            question,
+            guidance=guidance,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            samples=samples,
         ):
             if event.result is not None:
                 return event.result
         raise AssertionError("a stream ends with its result")
-
-    def _vote(self, question: str, **arguments: Any) -> Result:
-        (outcome,) = self.batch([question], **arguments)
-        if outcome.error is not None:
-            raise outcome.error
-        assert outcome.result is not None
-        return outcome.result
 
     def stream(
         self,
@@ -159,12 +148,25 @@ class Reasoner:
         max_new_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        samples: int = 1,
     ) -> Iterator[Event]:
         """Like `ask`, as events: pieces of guidance, pieces of answer, and last the result.
 
-        Closing the iterator early stops the work and frees its memory.
+        Of several samples the majority's guidance and answer come in one piece each, when all are written. Closing the
+        iterator early stops the work and frees its memory.
         """
         check_question(question)
+        if samples != 1:
+            return _voted(
+                self.batch(
+                    [question],
+                    samples=samples,
+                    guidance=guidance,
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    seed=seed,
+                )
+            )
         return self._stream(question.strip(), guidance, self.stages(max_new_tokens, temperature, seed))
 
     def batch(
@@ -177,7 +179,7 @@ class Reasoner:
         max_new_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         """Answer many questions, several in each pass over the weights where the engine can do that.
 
         Args:
@@ -287,6 +289,20 @@ class Reasoner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _voted(outcomes: Generator[Outcome, None, None]) -> Iterator[Event]:
+    """A single vote as the events of a stream."""
+    with closing(outcomes):
+        outcome = next(outcomes)
+    if outcome.error is not None:
+        raise outcome.error
+    result = outcome.result
+    assert result is not None
+    if result.guidance:
+        yield Event("guidance", result.guidance)
+    yield Event("answer", result.answer)
+    yield Event("result", result.final or "", result)
 
 
 def check_question(question: str) -> None:

@@ -33,6 +33,7 @@ def ask(
     max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
     temperature: Annotated[Optional[float], typer.Option(help="0 for greedy decoding.")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
+    samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
     threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
 ) -> None:
     """Answer a question in two stages: a guidance, then the answer that follows it."""
@@ -41,7 +42,12 @@ def ask(
     question = question if question is not None else sys.stdin.read()
     with load(bundle, engine, threads) as reasoner:
         events = reasoner.stream(
-            question, guidance=guidance, max_new_tokens=max_tokens, temperature=temperature, seed=seed
+            question,
+            guidance=guidance,
+            max_new_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            samples=samples,
         )
         try:
             result = _silent(events) if as_json or quiet else _show(events)
@@ -79,6 +85,9 @@ def _show(events: Iterator[Event]) -> Result:
     console.print()
     if result.final is not None:
         console.print(f"\n{result.final}", style="bold", markup=False)
+    if result.agreement is not None:
+        agreeing = round(result.agreement * result.samples)
+        console.print(f"{agreeing} of {result.samples} answers agree", style="dim", markup=False)
     console.print(_timing_line(result), style="dim", markup=False)
     return result
 

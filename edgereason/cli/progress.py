@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from edgereason.batch_file import Progress as FileProgress
+
+
+@contextmanager
+def file_progress(console: Console, name: str) -> Iterator[Callable[[FileProgress], None]]:
+    """A bar for a file of questions: called after each line. It vanishes at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda file: bars.update(task, completed=file.done, total=file.total)
 
 
 @contextmanager

@@ -64,6 +64,13 @@ def test_sampling_is_repeatable_by_seed(native_bundle: Path) -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_samples_are_voted_on(native_bundle: Path) -> None:
+    arguments = ("ask", "How?", "--bundle", native_bundle, "--max-tokens", "4", "--samples", "3", "--seed", "1")
+    result = json.loads(run(*arguments, "--json").stdout)
+    assert result["samples"] == 3
+    assert f"{round(3 * result['agreement'])} of 3 answers agree" in run(*arguments).stdout
+
+
 def test_quiet_prints_one_thing(native_bundle: Path) -> None:
     asked = ("ask", "How many?", "--bundle", native_bundle, "--max-tokens", "5")
     result = json.loads(run(*asked, "--json").stdout)
