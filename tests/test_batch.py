@@ -28,10 +28,10 @@ def example() -> Iterator[Reasoner]:
         yield reasoner
 
 
-@pytest.fixture(scope="module")
-def random_pair(native_bundle: Path) -> Iterator[Reasoner]:
-    """Two models that write noise up to the limit: texts with no meaning, and no end of their own."""
-    with load(native_bundle) as reasoner:
+@pytest.fixture(scope="module", params=["merged", "shared"])
+def random_pair(request: pytest.FixtureRequest, native_bundle: Path, shared_bundle: Path) -> Iterator[Reasoner]:
+    """Two models that write noise up to the limit, in both layouts: texts with no meaning, and no end of their own."""
+    with load(native_bundle if request.param == "merged" else shared_bundle) as reasoner:
         yield reasoner
 
 
@@ -79,6 +79,22 @@ def test_long_prompts_are_read_in_pieces_between_the_others_tokens(random_pair: 
     rows.clear()
     assert [texts(outcome.result) for outcome in random_pair.batch(questions, max_new_tokens=6)] == alone
     assert max(rows) <= 128 + 3
+
+
+def test_stages_of_a_shared_base_go_in_one_pass(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first questions are answered, the guidances of the next are written in the same passes."""
+    adapters: list[set[int | None]] = []
+    advance = NativeEngine.advance
+
+    def noting(self: NativeEngine, steps: Sequence[tuple]) -> list:
+        adapters.append({session.adapter for session, _, _ in steps})
+        return advance(self, steps)
+
+    monkeypatch.setattr(NativeEngine, "advance", noting)
+    with load(shared_bundle) as reasoner:
+        list(reasoner.batch([f"{number}?" for number in range(13)], size=4, max_new_tokens=20))
+    assert {0, 1} in adapters
+    assert len(adapters) < 1.4 * 13 * 2 * 20 / 4  # thirteen questions, two texts of 20 tokens each, four at a time
 
 
 def test_a_question_that_fails_fails_alone(random_pair: Reasoner) -> None:
