@@ -87,12 +87,12 @@ def compare(settings: Settings, engines: list[str], rounds: int, rebuild: bool =
         running = [engine for engine in engines if engine not in skipped]
         first = number % max(1, len(running))  # another one begins each time: none always runs on the warmest chip
         for engine in running[first:] + running[:first]:
-            _say(f"round {number + 1} of {rounds}: {engine}")
+            report.say(f"round {number + 1} of {rounds}: {engine}")
             try:
                 measured[-1][engine] = measure(settings, engine, seed=number)
             except ChildError as failure:
                 skipped[engine] = str(failure)
-    _say("")
+    report.say("")
     complete = {engine: conversions[engine]["bytes_per_token"] for engine in engines if engine not in skipped}
     products = settings.shape.multiplications_per_token()
     return {**report.summarize(measured, limits, complete, products), "skipped": skipped}
@@ -103,7 +103,7 @@ def convert(settings: Settings, engine: str) -> dict[str, Any]:
     directory = settings.build / engine
     record = directory / "conversion.json"
     if not record.is_file():
-        _say(f"converting for {engine}")
+        report.say(f"converting for {engine}")
         partial = settings.build / f".{engine}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -151,14 +151,6 @@ def _run_child(settings: Settings, engine: str, action: str, *arguments: object)
         raise ChildError(f"not installed: {error}; {_INSTALL[engine]}") from error
     except ChildError as error:
         raise ChildError(f"{action} {error}") from error
-
-
-def _say(text: str) -> None:
-    """Show what is going on: in one line of a terminal, in lines of their own in a log."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    elif text:
-        print(text, file=sys.stderr, flush=True)
 
 
 def _pythons(choices: list[str]) -> dict[str, Path]:

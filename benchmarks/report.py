@@ -8,13 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine import Limits
 from rich.console import Console
 from rich.table import Table
 
 from edgereason.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = ("prefill_tok_s", "decode_tok_s", "peak_rss_mb", "load_s")
 OURS = "native"
@@ -144,12 +147,8 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     Raises:
         UsageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("--plot needs matplotlib, which is not installed.", "pip install matplotlib") from error
+    figure = new_figure(9, 3)
     names = [each["engine"] for each in results["engines"]]
-    figure = Figure(figsize=(9, 3), layout="constrained")
     titles = {
         "prefill_tok_s": f"prefill, {results['prompt_tokens']} tokens",
         "decode_tok_s": f"decode, {results['new_tokens']} tokens",
@@ -168,3 +167,24 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(f"{results['shape']}, int4, {results['threads']} threads")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("--plot needs matplotlib, which is not installed.", "pip install matplotlib") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def say(text: str) -> None:
+    """Show what is going on: in one line of a terminal, in lines of their own in a log."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)

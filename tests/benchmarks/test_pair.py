@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from edgereason.tokenizer import Tokenizer
 
-SHAPE = replace(SHAPES["tiny"], vocab_size=1280)
+SHAPE = SHAPES["tiny"]
 
 
 @pytest.fixture(scope="module")
