@@ -10,12 +10,16 @@ from itertools import takewhile
 import numpy as np
 import numpy.typing as npt
 
+import edgereason.kernels.cpu as cpu
 from edgereason.engines.base import Session
 from edgereason.errors import UsageError
 from edgereason.speculation import MOST_ROWS, PromptLookup
 from edgereason.tokenizer import TextStream
 
 Floats = npt.NDArray[np.float32]
+
+_CANDIDATES = 256
+"""Tokens among which the cuts are looked for at first."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,13 @@ class Sampler:
     def _choose(self, logits: Floats) -> int:
         if self._sampling.temperature == 0:
             return int(np.argmax(logits))
-        tokens, probabilities = distribution(logits, self._sampling)
-        return int(self._random.choice(tokens, p=probabilities))
+        s, number = self._sampling, self._random.random()
+        if s.top_k == 0 and s.top_p == 1 and s.min_p == 0:
+            # Of all tokens in their order, the one in whose share of 1 the number falls: the last before it is reached.
+            return int(_nucleus(logits, s, number)[0][-1])
+        tokens, probabilities = distribution(logits, s)
+        shares = np.cumsum(probabilities)
+        return int(tokens[np.searchsorted(shares, number * shares[-1], side="right")])
 
 
 def distribution(logits: Floats, sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -104,18 +113,32 @@ def distribution(logits: Floats, sampling: Sampling) -> tuple[npt.NDArray[np.int
     The order of the cuts is temperature, top-k, top-p, min-p; each works on what the one before has left. At least one
     token always remains.
     """
-    order = np.argsort(-logits, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    scaled = logits[order].astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled[0])
-    probabilities /= probabilities.sum()
-    keep = probabilities >= sampling.min_p * probabilities[0]
-    if sampling.top_p < 1:  # a token stays while the ones before it have not yet reached p
-        keep &= np.cumsum(probabilities) - probabilities < sampling.top_p
-    keep[0] = True
-    kept = probabilities[keep]
-    return order[keep], kept / kept.sum()
+    tokens, weights = _nucleus(logits, sampling, sampling.top_p)
+    return tokens, weights / weights.sum()
+
+
+def _nucleus(logits: Floats, sampling: Sampling, top_p: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The tokens that the cuts leave, most probable first, and their probabilities relative to the first one's.
+
+    All cuts leave a beginning of the sorted vocabulary. It is looked for among the most probable tokens, and among
+    more of them for as long as the cuts have left them all: the whole vocabulary is hardly ever sorted.
+    """
+    most = min(sampling.top_k or len(logits), len(logits))
+    count = most if sampling.top_k else min(most, _CANDIDATES)
+    mass = 0.0
+    while True:
+        tokens = cpu.top(logits, count)
+        scores = logits[tokens].astype(np.float64)
+        weights = np.exp((scores - scores[0]) / sampling.temperature)
+        keep = weights >= sampling.min_p
+        if top_p < 1:  # a token stays while the ones before it have not yet reached p
+            if mass == 0:
+                mass = weights.sum() if sampling.top_k else cpu.softmax_mass(logits, scores[0], sampling.temperature)
+            keep &= np.cumsum(weights) - weights < top_p * mass
+        keep[0] = True
+        if count == most or not keep[-1]:
+            return tokens[keep], weights[keep]
+        count = min(most, 16 * count)
 
 
 class StopStrings:

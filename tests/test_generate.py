@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgereason.engines.base import Logits
@@ -58,6 +58,59 @@ def test_min_p_leaves_what_is_probable_enough(logits: np.ndarray, min_p: float) 
     relative = np.exp(logits.astype(np.float64) - logits.max())
     assert set(np.flatnonzero(relative > min_p + 1e-9)) <= set(tokens)
     assert all(relative[tokens] >= min_p - 1e-9)
+
+
+def sorted_distribution(logits: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray, float]:
+    """The definition: sort all tokens, then cut. Also how near a cut comes to a token it does not quite take."""
+    order = np.argsort(-logits, kind="stable")[: sampling.top_k or None]
+    scaled = logits[order].astype(np.float64) / sampling.temperature
+    probabilities = np.exp(scaled - scaled[0])
+    probabilities /= probabilities.sum()
+    before, floor = np.cumsum(probabilities) - probabilities, sampling.min_p * probabilities[0]
+    keep = (probabilities >= floor) & ((before < sampling.top_p) | (sampling.top_p == 1))
+    keep[0] = True
+    distance = min(np.abs(probabilities[1:] - floor).min(initial=1), np.abs(before[1:] - sampling.top_p).min(initial=1))
+    return order[keep], probabilities[keep] / probabilities[keep].sum(), distance
+
+
+@given(
+    vocab=st.sampled_from([1, 2, 300, 5000, 40_000]),
+    steps=st.sampled_from([3, 1000, 1_000_000]),
+    spread=st.sampled_from([0.01, 1.0, 5.0, 30.0]),
+    temperature=st.sampled_from([0.1, 0.7, 1.0, 3.0]),
+    top_k=st.sampled_from([0, 1, 40, 1000, 50_000]),
+    top_p=st.sampled_from([1e-6, 0.3, 0.9, 0.9999, 1.0]),
+    min_p=st.sampled_from([0.0, 0.001, 0.05, 1.0]),
+    seed=st.integers(0, 1 << 30),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_distribution_is_that_of_sorting_everything_ties_included(
+    vocab: int, steps: int, spread: float, temperature: float, top_k: int, top_p: float, min_p: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    logits = np.float32(np.rint(generator.uniform(-1, 1, vocab) * steps) / steps * spread)  # few steps, many ties
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    tokens, probabilities, distance = sorted_distribution(logits, sampling)
+    assume(distance > 1e-13 or min_p == 1)
+    found, theirs = distribution(logits, sampling)
+    np.testing.assert_array_equal(found, tokens)
+    np.testing.assert_allclose(theirs, probabilities, rtol=1e-11)
+
+
+@pytest.mark.parametrize("cuts", [{}, {"top_p": 0.95}, {"top_k": 500}, {"min_p": 0.01}])
+def test_draws_are_those_of_numpy_s_choice_from_the_sorted_tokens(cuts: dict[str, float]) -> None:
+    generator = np.random.default_rng(1)
+    sampler, random = Sampler(Sampling(temperature=1.5, seed=2, **cuts)), np.random.default_rng(2)  # type: ignore[arg-type]
+    for _ in range(30):
+        logits = np.float32(generator.standard_normal(3000) * generator.uniform(0, 5))
+        tokens, probabilities, _ = sorted_distribution(logits, Sampling(temperature=1.5, **cuts))  # type: ignore[arg-type]
+        assert sampler.draw(logits) == random.choice(tokens, p=probabilities)
+
+
+def test_logits_that_are_no_numbers_are_the_least_probable() -> None:
+    logits = np.full(2000, np.nan, np.float32)
+    logits[[7, 1500]] = [1, 2]
+    assert distribution(logits, Sampling(temperature=1, top_k=2))[0].tolist() == [1500, 7]
 
 
 def test_draws_follow_the_distribution() -> None:

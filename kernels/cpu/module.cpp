@@ -13,6 +13,7 @@
 #include "isa.h"
 #include "operations.h"
 #include "rows.h"
+#include "sampling.h"
 #include "threads.h"
 #include "weight.h"
 
@@ -146,6 +147,24 @@ void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object,
   attention(jobs, k.data<const float>(), k.row_stride(), v.data<const float>(), v.row_stride());
 }
 
+void py_top(nb::handle logits_object, nb::handle ids_object) {
+  const Array logits(logits_object, "logits", 'f', 1), ids(ids_object, "ids", 'q', 1, true);
+  logits.expect_contiguous();
+  ids.expect_contiguous();
+  if (ids.shape(0) > logits.shape(0))
+    bad_value("count is " + std::to_string(ids.shape(0)) + ", there are " + std::to_string(logits.shape(0)));
+  nb::gil_scoped_release release;
+  top(logits.data<const float>(), logits.shape(0), ids.shape(0), ids.data<int64_t>());
+}
+
+double py_softmax_mass(nb::handle logits_object, double highest, double temperature) {
+  const Array logits(logits_object, "logits", 'f', 1);
+  logits.expect_contiguous();
+  if (!(temperature > 0)) bad_value("temperature is " + std::to_string(temperature));
+  nb::gil_scoped_release release;
+  return softmax_mass(logits.data<const float>(), logits.shape(0), highest, temperature);
+}
+
 Cache new_cache(int64_t layers, int64_t kv_heads, int64_t dim, const std::string& type) {
   if (layers < 1 || kv_heads < 1 || dim < 1 || dim > kMaxHeadDim || layers > 1 << 16 || kv_heads > 1 << 16)
     bad_value("a cache of " + std::to_string(layers) + " layers and " + std::to_string(kv_heads) + " heads of " +
@@ -232,6 +251,8 @@ NB_MODULE(_cpu, m) {
   m.def("swiglu", [](nb::handle gate_up, nb::handle y) { py_gated(&swiglu, gate_up, y); });
   m.def("geglu", [](nb::handle gate_up, nb::handle y) { py_gated(&geglu, gate_up, y); });
   m.def("attention", &py_attention);
+  m.def("top", &py_top);
+  m.def("softmax_mass", &py_softmax_mass);
   m.def("isa", [] { return std::string(kernels().name); });
   m.def("isas", [] {
     std::vector<std::string> names;
