@@ -1,22 +1,19 @@
-"""Text to token ids and back, and chat turns to text: `tokenizers` and a sandboxed jinja environment.
+"""Text to token ids and back, and chat turns to text.
 
 A model's directory holds what Hugging Face writes: `tokenizer.json`, `tokenizer_config.json` and, in newer ones,
-`chat_template.jinja`. A chat template is a program from somebody else: it runs in jinja's immutable sandbox.
+`chat_template.jinja`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
+from edgereason.chat_template import ChatTemplate
 from edgereason.errors import BundleError
 from edgereason.files import read_json
 
@@ -43,7 +40,7 @@ class Tokenizer:
             raise BundleError(f"{path} cannot be read: {error}", "Export the model again.") from error
         self.directory = directory
         self._config = _read_optional(directory / "tokenizer_config.json")
-        self._template = _compile(_template_source(directory, self._config), directory)
+        self._template = ChatTemplate.find(directory, self._config)
 
     @property
     def vocab_size(self) -> int:
@@ -69,10 +66,7 @@ class Tokenizer:
                 'Put "chat_template" into its tokenizer_config.json, as the adapter was trained with.',
             )
         tokens = {name: _token_text(self._config.get(name)) for name in ("bos_token", "eos_token", "unk_token")}
-        try:
-            return self._template.render(messages=list(messages), add_generation_prompt=True, **tokens)
-        except jinja2.TemplateError as error:
-            raise BundleError(f"The chat template of {self.directory} failed: {error}") from error
+        return self._template.render(messages, tokens)
 
     def stream(self) -> TextStream:
         """A decoder that turns ids into text as they come."""
@@ -112,30 +106,3 @@ def _token_text(token: object) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else ""
-
-
-def _template_source(directory: Path, config: dict[str, Any]) -> str | None:
-    file = directory / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several named templates: the one for plain conversation
-        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
-
-
-def _compile(source: str | None, directory: Path) -> jinja2.Template | None:
-    if source is None:
-        return None
-    # trim_blocks, lstrip_blocks, loop controls and raise_exception are what transformers gives to chat templates.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = _raise
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise BundleError(f"The chat template of {directory} cannot be compiled: {error}") from error
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
