@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from edgereason.engines.base import Batching, Engine, Logits, Session
 from edgereason.errors import EdgeReasonError
 from edgereason.generate import Decoding, StopStrings
-from edgereason.tokenizer import TextStream
+from edgereason.tokenizer import TextPieces
 
 DEFAULT_SIZE = 16
 """Sequences in one pass."""
@@ -45,7 +45,7 @@ class Writing:
     """
 
     def __init__(
-        self, engine: Engine, begin: Callable[[], Decoding], stream: TextStream, stop_strings: Sequence[str] = ()
+        self, engine: Engine, begin: Callable[[], Decoding], stream: TextPieces, stop_strings: Sequence[str] = ()
     ) -> None:
         self.engine = engine
         self.text = ""

@@ -14,7 +14,7 @@ import edgereason.kernels.cpu as cpu
 from edgereason.engines.base import Session
 from edgereason.errors import UsageError
 from edgereason.speculation import MOST_ROWS, PromptLookup
-from edgereason.tokenizer import TextStream
+from edgereason.tokenizer import TextPieces
 
 Floats = npt.NDArray[np.float32]
 
@@ -320,7 +320,7 @@ def decode_ids(
         yield from decoding.take(session.advance(ids, every=outputs > 1))
 
 
-def decode_text(ids: Iterator[int], stream: TextStream, stop_strings: Sequence[str] = ()) -> Iterator[str]:
+def decode_text(ids: Iterator[int], stream: TextPieces, stop_strings: Sequence[str] = ()) -> Iterator[str]:
     """Turn a stream of ids into pieces of text of whole characters, ending before a stop string."""
     stops = StopStrings(stop_strings)
     for token in ids:

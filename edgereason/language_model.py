@@ -9,10 +9,10 @@ import numpy as np
 
 from edgereason.bundle import BASE
 from edgereason.engines import has_adapter, open_engine
-from edgereason.engines.base import Engine, Logits, Session
+from edgereason.engines.base import Engine, Logits, Session, Tokenizing
 from edgereason.errors import BundleError, UsageError
 from edgereason.generate import Sampler, Sampling, decode_ids
-from edgereason.tokenizer import Tokenizer
+from edgereason.tokenizer import TextTokenizer, Tokenizer
 
 
 class LanguageModel:
@@ -28,15 +28,16 @@ class LanguageModel:
         self.engine = engine
         self.adapter = adapter
         self._directory = directory
-        self._tokenizer: Tokenizer | None = None
-        self.stop_ids: frozenset[int] = frozenset()
+        self._tokenizer: TextTokenizer | None = None
         if (directory / "tokenizer.json").is_file():
             self._tokenizer = Tokenizer(directory)
-            self.stop_ids = self._tokenizer.stop_ids()
+        elif isinstance(engine, Tokenizing):
+            self._tokenizer = engine.tokenizer()
+        self.stop_ids: frozenset[int] = self._tokenizer.stop_ids() if self._tokenizer else frozenset()
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer that lies beside the model.
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer that lies beside the model, or inside its GGUF file.
 
         Raises:
             BundleError: there is none.

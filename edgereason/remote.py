@@ -109,7 +109,7 @@ class RemoteModel:
             reason = error.read(300).decode(errors="replace").strip()
             raise EngineError(f"{self.url}/{path} answers {error.code}: {reason or error.reason}") from error
         except (URLError, OSError, HTTPException) as error:
-            reason = error.reason if isinstance(error, URLError) else error
+            reason = str(error.reason if isinstance(error, URLError) else error)
             raise EngineError(
                 f"{self.url} cannot be reached: {reason}.", "Is the server running? Check address and port."
             ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
@@ -18,6 +18,31 @@ from edgereason.errors import BundleError
 from edgereason.files import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+class TextPieces(Protocol):
+    """Turns ids into text as they come."""
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes; may be empty."""
+        ...
+
+
+class TextTokenizer(Protocol):
+    """What a stage needs of a tokenizer, wherever it comes from; `Tokenizer` says what each method does."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def render(self, messages: Iterable[dict[str, str]]) -> str: ...
+
+    def stream(self) -> TextPieces: ...
+
+    def stop_ids(self) -> frozenset[int]: ...
 
 
 class Tokenizer:

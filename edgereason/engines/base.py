@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from edgereason.tokenizer import TextTokenizer
 
 Logits = npt.NDArray[np.float32]
 
@@ -115,4 +118,13 @@ class Batching(Protocol):
         Returns:
             For each step float32 logits `[outputs, vocab]`.
         """
+        ...
+
+
+@runtime_checkable
+class Tokenizing(Protocol):
+    """An engine whose model files hold the tokenizer as well."""
+
+    def tokenizer(self) -> TextTokenizer:
+        """The model's tokenizer and chat template."""
         ...

@@ -18,6 +18,7 @@ import numpy as np
 from edgereason.engines.base import Logits
 from edgereason.engines.cpu import default_threads
 from edgereason.engines.gguf_header import check_header
+from edgereason.engines.gguf_tokenizer import GgufTokenizer
 from edgereason.engines.probe import require
 from edgereason.errors import BundleError, ContextError, EngineError, UsageError
 from edgereason.llama_library import complaints, llama_library
@@ -49,6 +50,7 @@ class LlamaCppEngine:
         self._llama = llama_library()
         file = path / "model.gguf" if path.is_dir() else path
         check_header(file)
+        self._file = file
         self._threads = threads or default_threads()
         self._model = self._load(file)
         vocabulary = self._llama.llama_model_get_vocab(self._model)
@@ -70,6 +72,10 @@ class LlamaCppEngine:
                 "Export the model again, or copy it again from its source.",
             )
         return model
+
+    def tokenizer(self) -> GgufTokenizer:
+        """The tokenizer inside the file."""
+        return GgufTokenizer(self._llama, self._model, self._file)
 
     def load_adapter(self, path: Path) -> int:
         """Load a GGUF LoRA adapter, or the `adapter.gguf` of a directory; see `edgereason.engines.base.Engine`."""

@@ -1,0 +1,60 @@
+"""The tokenizer inside a GGUF file: llama.cpp's own test strings, and the tokenizer.json that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from random_model import save_base
+from shared_data import shared
+
+from edgereason import load_model
+from edgereason.engines.gguf_tokenizer import GgufTokenizer
+from edgereason.errors import BundleError
+from edgereason.export.gguf import write_gguf
+from edgereason.llama_library import llama_library
+from edgereason.tokenizer import Tokenizer
+
+TURNS = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Äpfel und 12 Birnen 🍎?"}]
+
+
+@pytest.mark.parametrize("family", ["gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2"])
+def test_real_vocabularies_give_llama_cpps_ids(family: str) -> None:
+    file = shared(f"data/tokenizers/ggml-vocab-{family}.gguf")
+    strings = Path(f"{file}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
+    expected = Path(f"{file}.out").read_text(encoding="utf-8").splitlines()
+    llama = llama_library()
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    model = llama.llama_model_load_from_file(str(file).encode(), params)
+    tokenizer = GgufTokenizer(llama, model, file)
+    for string, line in zip(strings, expected, strict=False):
+        assert tokenizer.encode(string) == [int(token) for token in line.split()], repr(string)
+    stream = tokenizer.stream()
+    text = "Äpfel, 12 Birnen 🍎 und \t mehr"
+    ids = tokenizer.encode(text)
+    assert "".join(map(stream.push, ids)).strip() == tokenizer.decode(ids).strip() == text
+    llama.llama_model_free(model)
+
+
+def test_a_bare_gguf_file_has_the_tokenizer_that_it_was_made_from(tmp_path: Path) -> None:
+    save_base(tmp_path / "model")
+    write_gguf(tmp_path / "model", tmp_path / "model.gguf", "F16")
+    ours = Tokenizer(tmp_path / "model")
+    with load_model(tmp_path / "model.gguf") as model:
+        theirs = model.tokenizer
+        prompt = theirs.render(TURNS)
+        assert prompt == ours.render(TURNS)
+        assert theirs.encode(prompt) == ours.encode(prompt)
+        assert theirs.decode(theirs.encode(prompt)) == ours.decode(ours.encode(prompt))
+        assert theirs.vocab_size == ours.vocab_size
+        assert model.stop_ids >= ours.stop_ids()
+
+
+def test_a_file_without_a_chat_template_says_so(tmp_path: Path) -> None:
+    save_base(tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    config.write_text(config.read_text().replace('"chat_template"', '"no_template"'))
+    write_gguf(tmp_path / "model", tmp_path / "model.gguf", "F16")
+    with load_model(tmp_path / "model.gguf") as model, pytest.raises(BundleError, match="has no chat template"):
+        model.tokenizer.render(TURNS)
