@@ -30,6 +30,7 @@ TENSORS = ("qweight", "qzeros", "scales", "g_idx")
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+Float16 = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -87,21 +88,36 @@ def unpack(
         half = scales.astype(np.float16)
     if not np.isfinite(half).all():
         raise ValueError("scales are not finite, or beyond float16")
-    order, size = _grouping(g_idx, groups, columns, format.group_size)
-    q = _values(np.ascontiguousarray(qweight.T), bits)  # [N, K]
+    values = _values(np.ascontiguousarray(qweight.T), bits)  # [N, K]
     zeros = _zeros(qzeros, bits, format.zeros_minus_one)
     symmetric = bool((zeros == 1 << (bits - 1)).all())
+    transposed = None if symmetric else np.ascontiguousarray(zeros.T)
+    return arrange(values, np.ascontiguousarray(half.T), transposed, g_idx, format.group_size, bits)
+
+
+def arrange(
+    q: UInt8, scales: Float16, zeros: UInt8 | None, g_idx: Int32 | None, group_size: int | None, bits: int
+) -> PackedWeight:
+    """Bring quantized values whose groups lie anywhere into the order of our kernels.
+
+    Args:
+        q: uint8 `[N, K]`, below `2**bits`.
+        scales: float16 `[N, G]`.
+        zeros: uint8 `[N, G]`, or None for the middle value.
+        g_idx: int32 `[K]`: each input's group; None where groups follow each other.
+        group_size: Inputs of a group; None for one group.
+        bits: 4 or 8.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or groups of different sizes.
+    """
+    rows, columns = q.shape
+    groups = scales.shape[1]
+    order, size = _grouping(g_idx, groups, columns, group_size)
     # One byte per weight: the largest array of the whole work, so it is permuted and padded in one copy.
     padded = np.zeros((rows, groups * size), np.uint8)
     padded[:, :columns] = q if order is None else q[:, order]
-    packed = packing.pack(
-        padded,
-        np.ascontiguousarray(half.T),
-        None if symmetric else np.ascontiguousarray(zeros.T),
-        bits,
-        columns,
-    )
-    return replace(packed, order=order)
+    return replace(packing.pack(padded, scales, zeros, bits, columns), order=order)
 
 
 def _grouping(g_idx: Int32 | None, groups: int, columns: int, group_size: int | None) -> tuple[Int32 | None, int]:
