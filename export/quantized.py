@@ -1,4 +1,4 @@
-"""A quantized linear layer, as every writer takes it: the native format, GPTQ checkpoints and ONNX differ in order only."""
+"""A quantized linear layer as every writer takes it: native weights, GPTQ checkpoints and ONNX differ in order alone."""
 
 from __future__ import annotations
 

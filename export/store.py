@@ -1,0 +1,100 @@
+"""Quantized layers on disk, one file for each: memory holds one at a time, and work can go on after it was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgereason.export.quantized import QuantizedLinear
+from edgereason.export.safetensors_file import write_streamed
+from edgereason.kernels.packing import PackedWeight
+from edgereason.weights import read_safetensors
+
+_PARTS = ("qweight", "scales", "zeros", "order")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Linear layers of one input, which are rounded together and have the same bits.
+
+    Attributes:
+        names: Of the layers in the checkpoint, such as `model.layers.0.self_attn.q_proj`.
+        losses: By bits: how much rounding this unit alone changes what its decoder layer computes, as the squared
+            error's share of the output. Empty where nobody asked.
+        bytes: By bits: what the unit takes.
+    """
+
+    names: tuple[str, ...]
+    losses: dict[int, float]
+    bytes: dict[int, int]
+
+
+class LayerStore:
+    """A directory of quantized decoder layers. Files appear complete, or not at all."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+
+    def has(self, index: int) -> bool:
+        """Whether a decoder layer is finished."""
+        return self._file(index).is_file()
+
+    def write(self, index: int, units: list[tuple[Unit, dict[int, list[QuantizedLinear]]]]) -> None:
+        """Keep a decoder layer: of each unit, by bits, the weights of its layers in the order of their names."""
+        packed = {
+            f"{name}.{bits}": weight.to_packed()
+            for unit, results in units
+            for bits, weights in results.items()
+            for name, weight in zip(unit.names, weights, strict=True)
+        }
+        tensors = {
+            f"{name}.{part}": getattr(weight, part)
+            for name, weight in packed.items()
+            for part in _PARTS
+            if getattr(weight, part) is not None
+        }
+        shapes = {name: [weight.rows, weight.columns, weight.bits] for name, weight in packed.items()}
+        listed = [{"names": unit.names, "losses": unit.losses, "bytes": unit.bytes} for unit, _ in units]
+        write_streamed(
+            self._file(index),
+            {name: (array.dtype, array.shape) for name, array in tensors.items()},
+            tensors.items(),
+            {"shapes": json.dumps(shapes), "units": json.dumps(listed)},
+        )
+
+    def units(self, index: int) -> list[Unit]:
+        """The units of a finished decoder layer."""
+        _, metadata = read_safetensors(self._file(index))
+        return [
+            Unit(
+                tuple(value["names"]),
+                {int(bits): float(loss) for bits, loss in value["losses"].items()},
+                {int(bits): int(size) for bits, size in value["bytes"].items()},
+            )
+            for value in json.loads(metadata["units"])
+        ]
+
+    def weights(self, index: int, bits: Mapping[str, int]) -> dict[str, PackedWeight]:
+        """The weights of a finished decoder layer, mapped from disk, of so many bits for each name."""
+        tensors, metadata = read_safetensors(self._file(index))
+        arrays: dict[str, npt.NDArray[Any]] = {name: tensor.array for name, tensor in tensors.items()}
+        shapes = json.loads(metadata["shapes"])
+        return {name: _packed(arrays, f"{name}.{bits[name]}", shapes[f"{name}.{bits[name]}"]) for name in bits}
+
+    def _file(self, index: int) -> Path:
+        return self._directory / f"layer-{index:04}.safetensors"
+
+
+def _packed(arrays: Mapping[str, npt.NDArray[Any]], name: str, shape: Iterable[int]) -> PackedWeight:
+    qweight, scales, zeros, order = (arrays.get(f"{name}.{part}") for part in _PARTS)
+    assert qweight is not None
+    assert scales is not None
+    rows, columns, bits = shape
+    return PackedWeight(qweight.astype(np.uint8, copy=False), scales, zeros, rows, columns, bits, order)
