@@ -1,4 +1,4 @@
-"""A quantized linear layer as every writer takes it: native weights, GPTQ checkpoints and ONNX differ in order alone."""
+"""A quantized linear layer as every writer takes it: native, GPTQ and ONNX weights differ in their order alone."""
 
 from __future__ import annotations
 

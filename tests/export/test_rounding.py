@@ -86,7 +86,7 @@ def test_a_search_finds_ranges_of_less_error() -> None:
     weight = torch.randn(16, 512, generator=torch.Generator().manual_seed(0)) ** 3
     errors = [
         np.square(
-            quantize(weight, torch.eye(128), replace(PLAIN, group_size=None, search=search)).dequantize()
+            quantize(weight, torch.eye(512), replace(PLAIN, group_size=None, search=search)).dequantize()
             - weight.numpy()
         ).mean()
         for search in (False, True)
