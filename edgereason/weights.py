@@ -3,8 +3,9 @@
 Two kinds of directories hold a `config.json` and safetensors files (https://huggingface.co/docs/safetensors):
 
 - native: one `model.safetensors`, written by `edgereason.export.native`. Projections that share an input are fused;
-  packed weights are three tensors, `<name>.qweight`, `.scales` and, unless symmetric, `.zeros`, whose shapes the
-  file's metadata has under `packed`; float weights are `<name>.weight`.
+  packed weights are tensors `<name>.qweight`, `.scales`, unless symmetric `.zeros`, and `.order` where inputs are
+  stored in another order than the model's; the file's metadata has their shapes under `packed`. Float weights are
+  `<name>.weight`.
 - Hugging Face: one file or several with an index, float weights under their own names; projections are fused here.
   So are those of GPTQ checkpoints (`edgereason.gptq`), which are packed while they are read.
 """
@@ -185,6 +186,9 @@ class Weights:
         if (shape["rows"], shape["columns"]) != (rows, columns):
             self._misfit(name, (shape["rows"], shape["columns"]), (rows, columns))
         zeros = self._get(f"{name}.zeros", ("U8",)) if f"{name}.zeros" in self._tensors else None
+        order = self._get(f"{name}.order", ("I32",)).array if f"{name}.order" in self._tensors else None
+        if order is not None and not np.array_equal(np.sort(order, axis=None), np.arange(columns)):
+            raise BundleError(f"{self.directory}: {name}.order is no order of {columns} inputs.", _DAMAGED)
         return PackedWeight(
             self._get(f"{name}.qweight", ("U8",)).array,
             self._get(f"{name}.scales", ("F16",)).array,
@@ -192,6 +196,7 @@ class Weights:
             rows,
             columns,
             shape["bits"],
+            order,
         )
 
     def _float(self, name: str, shape: tuple[int, ...]) -> FloatWeight:

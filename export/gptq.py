@@ -170,7 +170,8 @@ def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
             upper = lower.flip(0, 1)
             del lower
             identity = torch.eye(len(upper))
-            return torch.linalg.solve_triangular(upper, identity, upper=True, out=identity)
+            factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True, out=identity)
+            return factor
         damping = max(10 * damping, 1e-4)
         if damping > _MOST_DAMPING:
             raise ExportError("The calibration text leaves a layer's statistics singular.", "Give more of it.")

@@ -60,8 +60,7 @@ def quantize_layers(
         with decoder.layer(index) as layer:
             work = _DecoderLayer(decoder, index, layer, states)
             if store.has(index):
-                names = {name: min(bits) for unit in store.units(index) for name in unit.names}
-                work.install({name: weight.dequantize() for name, weight in store.weights(index, names).items()})
+                work.install({name: weight.dequantize() for name, weight in store.weights(index, {}).items()})
             else:
                 store.write(index, [work.round(names, method, bits, bool(choices)) for names in work.units()])
             for number, hidden in enumerate(states):

@@ -27,7 +27,7 @@ def find_levels(
         scale `[N]`, float32 with a value of float16, and zero `[N]`, a whole number as float32.
     """
     step = max(1, _CHUNK // weight.shape[1])
-    parts = [_search(rows, importance, bits, symmetric, search) for rows in weight.split(step)]
+    parts = [_search(rows, importance, bits, symmetric, search) for rows in torch.split(weight, step)]
     scales, zeros = zip(*parts, strict=True)
     return torch.cat(scales), torch.cat(zeros)
 

@@ -6,7 +6,10 @@ A stage's directory gets `config.json` and `model.safetensors`; `edgereason.weig
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,147 +17,230 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.errors import ExportError
-from edgereason.files import new_file
+from edgereason.export.safetensors_file import ALIGNMENT, write_streamed
+from edgereason.files import new_file, write_json
 from edgereason.kernels import packing
-from edgereason.kernels.packing import PackedWeight
+from edgereason.kernels.packing import BLOCK, PANEL, PackedWeight
 from edgereason.weights import FUSED, NATIVE_FORMAT, NATIVE_VERSION
 
 Float32 = npt.NDArray[np.float32]
-Tensors = Mapping[str, Float32] | Iterable[tuple[str, Float32]]
+Array = npt.NDArray[Any]
+Spec = tuple[npt.DTypeLike, tuple[int, ...]]
+"""Type and shape of a tensor."""
 
 _TABLES = ("model.embed_tokens", "lm_head")
 """Weights that a model of 4 bits has in 8: rounding them costs most, and each is read in small part or once a token."""
 
 _WHOLE = {part: whole for whole, parts in FUSED.items() for part in parts}
-_DTYPES = {"uint8": "U8", "float16": "F16", "float32": "F32"}
-_ALIGNMENT = 64
 _PLURALS = {"weight": "weights", "bias": "biases"}
-_Part = PackedWeight | npt.NDArray[Any]
+_PARTS = ("qweight", "scales", "zeros", "order")
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How weights are stored that come in full precision.
+
+    Attributes:
+        bits: 4 or 8 for the linear layers (embeddings and output head: 8), or 16 for float16 throughout.
+        group_size: Inputs that share a scale, a multiple of 32; None for one scale per output.
+        symmetric: Whether zero points are in the middle; those of embeddings and output head always are.
+    """
+
+    bits: int = 4
+    group_size: int | None = 32
+    symmetric: bool = True
+
+    def of(self, stem: str) -> Rounding:
+        """What holds for one weight."""
+        return Rounding(8, self.group_size) if stem in _TABLES and self.bits == 4 else self
+
+    def quantize(self, weight: Float32) -> PackedWeight:
+        return packing.quantize(weight, self.bits, self.group_size, self.symmetric)
+
+    def specs(self, rows: int, columns: int) -> dict[str, Spec]:
+        """Type and shape of each part of a weight, known before it is rounded."""
+        size = -(-columns // BLOCK) * BLOCK if self.group_size is None else self.group_size
+        panels, groups = -(-rows // PANEL), -(-columns // size)
+        scales = (panels, groups, PANEL)
+        specs: dict[str, Spec] = {
+            "qweight": (np.uint8, (panels, groups * size // BLOCK, 64 * self.bits)),
+            "scales": (np.float16, scales),
+        }
+        return specs if self.symmetric else {**specs, "zeros": (np.uint8, scales)}
 
 
 def write_native(
     directory: Path,
     config: dict[str, Any],
-    tensors: Tensors,
-    bits: int,
-    group_size: int = 32,
+    weights: Mapping[str, Float32],
+    rounding: Rounding,
+    quantized: Mapping[str, PackedWeight] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Quantize a model's weights, round to nearest, and write it for the native engine.
+    """Write a model for the native engine, one tensor in memory at a time.
 
     Args:
         directory: Where to write; made if absent.
         config: The model's Hugging Face configuration.
-        tensors: Weights under their Hugging Face names, float32. An iterable is read once, in its order.
-        bits: 4 or 8 for the linear layers (embeddings and output head: 8), or 16 for float16 throughout.
-        group_size: Inputs that share a scale; a multiple of 32.
-        progress: Called with the tensors done and their number, as far as it is known.
+        weights: Under their Hugging Face names, float32; with an attribute `shapes`, each is asked for once.
+        rounding: How they are stored.
+        quantized: Weights that are rounded already, by their names without `.weight`; they are stored as they are.
+        progress: Called with the tensors done and their number.
 
     Raises:
         ExportError: a weight is missing or not finite, or the disk is full.
     """
-    items = tensors.items() if isinstance(tensors, Mapping) else tensors
-    total = len(tensors) if isinstance(tensors, Mapping) else _expected_tensors(config)
-    writer = _Packer(bits, group_size)
-    done = 0
-    for done, (name, tensor) in enumerate(items, start=1):
-        if name == "lm_head.weight" and config.get("tie_word_embeddings"):
-            continue
-        writer.add(name, tensor)
-        if progress:
-            progress(done, max(done, total))
-    writer.finish()
-    if progress and done < total:  # it was a guess
-        progress(done, done)
-    metadata = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, "packed": json.dumps(writer.packed)}
+    shapes: Mapping[str, tuple[int, ...]] = getattr(weights, "shapes", None) or {
+        name: array.shape for name, array in weights.items()
+    }
+    tied = "lm_head.weight" if config.get("tie_word_embeddings") else None
+    wholes = _fuse({name: shape for name, shape in shapes.items() if name != tied})
+    writer = _Writer(weights, rounding, quantized or {}, wholes, progress or (lambda done, total: None))
+    made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_safetensors(directory / "model.safetensors", writer.tensors, metadata)
-        _write_atomically(directory / "config.json", [json.dumps(config, indent=2).encode() + b"\n"])
-    except OSError as error:
-        raise ExportError(f"{directory} cannot be written: {error.strerror}.", "Is there space left?") from error
+        write_streamed(directory / "model.safetensors", writer.specs, writer.tensors(), writer.metadata)
+        with new_file(directory / "config.json") as partial:
+            write_json(partial, config)
+    except BaseException as error:
+        if made:
+            with suppress(OSError):
+                directory.rmdir()
+        if isinstance(error, OSError):
+            raise ExportError(f"{directory} cannot be written: {error.strerror}.", "Is there space left?") from error
+        raise
 
 
-class _Packer:
-    """Collects tensors, fuses those that belong together as soon as all are there, and quantizes them."""
+@dataclass(frozen=True)
+class _Whole:
+    """A weight or bias of the file: those of the checkpoint that it is made of, in the order of their rows."""
 
-    def __init__(self, bits: int, group_size: int) -> None:
-        self.tensors: dict[str, npt.NDArray[Any]] = {}
-        self.packed: dict[str, dict[str, int]] = {}
-        self._bits = bits
-        self._group_size = group_size
-        self._waiting: dict[str, dict[str, _Part]] = {}
+    name: str
+    sources: list[str]
+    shapes: list[tuple[int, ...]]
 
-    def add(self, name: str, tensor: Float32) -> None:
+    @property
+    def stem(self) -> str:
+        return self.name.removesuffix(".weight")
+
+    @property
+    def rows(self) -> int:
+        return sum(shape[0] for shape in self.shapes)
+
+
+def _fuse(shapes: Mapping[str, tuple[int, ...]]) -> list[_Whole]:
+    """What the file will hold, of tensors of these names and shapes."""
+    found: dict[str, dict[str, str]] = {}
+    for name, shape in shapes.items():
+        stem, _, kind = name.rpartition(".")
+        if (kind, len(shape)) not in (("weight", 1), ("weight", 2), ("bias", 1)):
+            raise ExportError(f"The native format has no place for {name} {list(shape)}.", "Use another format.")
+        prefix, _, last = stem.rpartition(".")
+        whole = f"{prefix}.{_WHOLE[last]}.{kind}" if last in _WHOLE else name
+        found.setdefault(whole, {})[last] = name
+    wholes = []
+    for whole, parts in found.items():
+        fused = _WHOLE.get(next(iter(parts)))
+        wanted = FUSED[fused] if fused else tuple(parts)
+        if missing := sorted(set(wanted) - set(parts)):
+            kind = _PLURALS[whole.rpartition(".")[2]]
+            raise ExportError(f"{whole} lacks the {kind} of {', '.join(missing)}.", "Check the base.")
+        sources = [parts[last] for last in wanted]
+        wholes.append(_Whole(whole, sources, [shapes[name] for name in sources]))
+    return wholes
+
+
+class _Writer:
+    """The tensors of the file, and what is known of them beforehand.
+
+    Attributes:
+        specs: Type and shape of each tensor. Those whose size is a multiple of 64 bytes come first, so that each of
+            them starts on such a boundary.
+        metadata: For the file's header.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Float32],
+        rounding: Rounding,
+        quantized: Mapping[str, PackedWeight],
+        wholes: list[_Whole],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._weights = weights
+        self._rounding = rounding
+        self._quantized = quantized
+        self._wholes = wholes
+        self._progress = progress
+        packed: dict[str, dict[str, int]] = {}
+        specs: dict[str, Spec] = {}
+        for whole in wholes:
+            if self._is_float(whole):
+                columns = whole.shapes[0][1:]
+                specs[whole.name] = (np.float16 if columns else np.float32, (whole.rows, *columns))
+                continue
+            bits, parts = self._packed_specs(whole)
+            packed[whole.stem] = {"rows": whole.rows, "columns": whole.shapes[0][1], "bits": bits}
+            specs.update({f"{whole.stem}.{part}": spec for part, spec in parts.items()})
+        self.specs = dict(sorted(specs.items(), key=lambda item: _bytes(item[1]) % ALIGNMENT != 0))
+        self.metadata = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, "packed": json.dumps(packed)}
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Every tensor, as it is finished."""
+        done, total = 0, sum(len(whole.sources) for whole in self._wholes)
+        for whole in self._wholes:
+            parts = []
+            for name in whole.sources:
+                parts.append(self._part(name))
+                done += 1
+                self._progress(done, total)
+            packed = [part for part in parts if isinstance(part, PackedWeight)]
+            if not packed:
+                yield whole.name, np.concatenate([part for part in parts if not isinstance(part, PackedWeight)])
+                continue
+            weight = packing.concatenate(packed)
+            yield from ((f"{whole.stem}.{part}", array) for part, array in _arrays(weight).items())
+
+    def _is_float(self, whole: _Whole) -> bool:
+        rounded = whole.sources[0].removesuffix(".weight") in self._quantized
+        return len(whole.shapes[0]) == 1 or (self._rounding.bits == 16 and not rounded)
+
+    def _packed_specs(self, whole: _Whole) -> tuple[int, dict[str, Spec]]:
+        """The bits of a weight, and type and shape of its parts."""
+        stem = whole.sources[0].removesuffix(".weight")
+        if stem not in self._quantized:
+            rounding = self._rounding.of(stem)
+            return rounding.bits, rounding.specs(whole.rows, whole.shapes[0][1])
+        first = self._quantized[stem]
+        panels = -(-whole.rows // PANEL)
+        return first.bits, {
+            part: (array.dtype, array.shape if part == "order" else (panels, *array.shape[1:]))
+            for part, array in _arrays(first).items()
+        }
+
+    def _part(self, name: str) -> PackedWeight | Array:
+        stem = name.removesuffix(".weight")
+        if stem in self._quantized:
+            return self._quantized[stem]
+        tensor = np.ascontiguousarray(self._weights[name], np.float32)
         if not np.isfinite(tensor).all():
             raise ExportError(f"{name} has values that are not finite.", "Check the base and the adapter.")
-        stem, _, kind = name.rpartition(".")
-        if (kind, tensor.ndim) not in (("weight", 1), ("weight", 2), ("bias", 1)):
-            raise ExportError(f"The native format has no place for {name} {list(tensor.shape)}.", "Use another format.")
-        prefix, _, last = stem.rpartition(".")
-        part = np.ascontiguousarray(tensor, np.float32) if tensor.ndim == 1 else self._quantize(stem, tensor)
-        if last not in _WHOLE:
-            return self._store(name, [part])
-        fused = _WHOLE[last]
-        whole = f"{prefix}.{fused}.{kind}"
-        parts = self._waiting.setdefault(whole, {})
-        parts[last] = part
-        if len(parts) == len(FUSED[fused]):
-            self._store(whole, [parts[name] for name in FUSED[fused]])
-            del self._waiting[whole]
-        return None
-
-    def finish(self) -> None:
-        for whole, parts in self._waiting.items():
-            fused, kind = whole.split(".")[-2:]
-            missing = ", ".join(sorted(set(FUSED[fused]) - set(parts)))
-            raise ExportError(f"{whole} lacks the {_PLURALS[kind]} of {missing}.", "Check the base.")
-
-    def _quantize(self, stem: str, tensor: Float32) -> PackedWeight | npt.NDArray[np.float16]:
-        if self._bits == 16:
-            with np.errstate(over="ignore"):
-                half = tensor.astype(np.float16)
-            if not np.isfinite(half).all():
-                raise ExportError(f"{stem} has values beyond float16.", "Export with --bits 8.")
-            return half
-        return packing.quantize(tensor, 8 if stem in _TABLES else self._bits, self._group_size)
-
-    def _store(self, name: str, parts: list[_Part]) -> None:
-        quantized = [part for part in parts if isinstance(part, PackedWeight)]
-        if not quantized:
-            self.tensors[name] = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
-            return
-        weight, name = packing.concatenate(quantized), name.removesuffix(".weight")
-        self.tensors[f"{name}.qweight"] = weight.qweight
-        self.tensors[f"{name}.scales"] = weight.scales
-        if weight.zeros is not None:
-            self.tensors[f"{name}.zeros"] = weight.zeros
-        self.packed[name] = {"rows": weight.rows, "columns": weight.columns, "bits": weight.bits}
+        if tensor.ndim == 1:
+            return tensor
+        if self._rounding.bits < 16:
+            return self._rounding.of(stem).quantize(tensor)
+        with np.errstate(over="ignore"):
+            half = tensor.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ExportError(f"{stem} has values beyond float16.", "Export with --bits 8.")
+        return half
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whose data starts on a 64-byte boundary, atomically.
-
-    Tensors whose size is a multiple of 64 bytes come first, so that each of them starts on such a boundary too.
-    """
-    order = sorted(tensors, key=lambda name: tensors[name].nbytes % _ALIGNMENT != 0)
-    header: dict[str, Any] = {"__metadata__": metadata}
-    position = 0
-    for name in order:
-        array = tensors[name]
-        end = position + array.nbytes
-        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": array.shape, "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    _write_atomically(path, [len(text).to_bytes(8, "little"), text, *(tensors[name].data for name in order)])
+def _arrays(weight: PackedWeight) -> dict[str, Array]:
+    """The parts that a weight has."""
+    return {part: getattr(weight, part) for part in _PARTS if getattr(weight, part) is not None}
 
 
-def _write_atomically(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    with new_file(path) as partial, partial.open("wb") as file:
-        file.writelines(pieces)
-
-
-def _expected_tensors(config: dict[str, Any]) -> int:
-    layers = int(config.get("num_hidden_layers", 0))
-    return 9 * layers + (2 if config.get("tie_word_embeddings") else 3)
+def _bytes(spec: Spec) -> int:
+    dtype, shape = spec
+    return math.prod(shape) * np.dtype(dtype).itemsize

@@ -53,7 +53,7 @@ class QuantizedLinear:
 
     @property
     def columns(self) -> int:
-        return self.q.shape[1]
+        return int(self.q.shape[1])
 
     @property
     def ordered(self) -> bool:

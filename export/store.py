@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgereason.export.quantized import QuantizedLinear
@@ -82,19 +81,33 @@ class LayerStore:
         ]
 
     def weights(self, index: int, bits: Mapping[str, int]) -> dict[str, PackedWeight]:
-        """The weights of a finished decoder layer, mapped from disk, of so many bits for each name."""
+        """The weights of a finished decoder layer by name, mapped from disk.
+
+        `bits` says which of those of a layer are wanted where it was kept in several; else the fewest.
+        """
         tensors, metadata = read_safetensors(self._file(index))
         arrays: dict[str, npt.NDArray[Any]] = {name: tensor.array for name, tensor in tensors.items()}
         shapes = json.loads(metadata["shapes"])
-        return {name: _packed(arrays, f"{name}.{bits[name]}", shapes[f"{name}.{bits[name]}"]) for name in bits}
+        return {
+            name: _packed(arrays, *_entry(shapes, name, bits.get(name, min(unit.bytes))))
+            for unit in self.units(index)
+            for name in unit.names
+        }
+
+    def all_weights(self, bits: Mapping[str, int]) -> dict[str, PackedWeight]:
+        """The weights of all decoder layers; see `weights`."""
+        count = len(list(self._directory.glob("layer-*.safetensors")))
+        return {name: weight for index in range(count) for name, weight in self.weights(index, bits).items()}
 
     def _file(self, index: int) -> Path:
         return self._directory / f"layer-{index:04}.safetensors"
 
 
-def _packed(arrays: Mapping[str, npt.NDArray[Any]], name: str, shape: Iterable[int]) -> PackedWeight:
-    qweight, scales, zeros, order = (arrays.get(f"{name}.{part}") for part in _PARTS)
-    assert qweight is not None
-    assert scales is not None
+def _entry(shapes: Mapping[str, list[int]], name: str, bits: int) -> tuple[str, list[int]]:
+    return f"{name}.{bits}", shapes[f"{name}.{bits}"]
+
+
+def _packed(arrays: Mapping[str, npt.NDArray[Any]], name: str, shape: list[int]) -> PackedWeight:
+    zeros, order = arrays.get(f"{name}.zeros"), arrays.get(f"{name}.order")
     rows, columns, bits = shape
-    return PackedWeight(qweight.astype(np.uint8, copy=False), scales, zeros, rows, columns, bits, order)
+    return PackedWeight(arrays[f"{name}.qweight"], arrays[f"{name}.scales"], zeros, rows, columns, bits, order)

@@ -75,9 +75,9 @@ def write_tokenizer(config: dict[str, Any], source: Path, base: Path, directory:
 def _write_native(
     merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
 ) -> dict[str, Any]:
-    from edgereason.export.native import write_native
+    from edgereason.export.native import Rounding, write_native
 
-    write_native(directory, merged.config, merged, settings.bits, progress=_step(report, _writing(settings)))
+    write_native(directory, merged.config, merged, Rounding(settings.bits), progress=_step(report, _writing(settings)))
     return {"group_size": 32, "method": "rtn"} if settings.bits < 16 else {"type": "f16"}
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, ExportError
-from edgereason.export.native import write_native, write_safetensors
+from edgereason.export.native import Rounding, write_native
 from edgereason.weights import Weights, read_safetensors
 
 CONFIG = {
@@ -52,7 +52,7 @@ def random_tensors() -> dict[str, np.ndarray]:
 @pytest.fixture
 def native(tmp_path: Path) -> Path:
     """A small native int4 model."""
-    write_native(tmp_path / "model", CONFIG, random_tensors(), 4)
+    write_native(tmp_path / "model", CONFIG, random_tensors(), Rounding(4))
     return tmp_path / "model"
 
 
@@ -81,7 +81,7 @@ def test_data_starts_on_64_bytes_and_nothing_temporary_stays(native):
 
 def test_progress_ends_at_the_total(tmp_path):
     calls: list[tuple[int, int]] = []
-    write_native(tmp_path, CONFIG, iter(random_tensors().items()), 8, progress=lambda *step: calls.append(step))
+    write_native(tmp_path, CONFIG, random_tensors(), Rounding(8), progress=lambda *step: calls.append(step))
     assert calls[-1] == (11, 11)
     assert [done for done, _ in calls] == list(range(1, 12))
 
@@ -98,14 +98,14 @@ def test_progress_ends_at_the_total(tmp_path):
 def test_weights_that_cannot_be_written_are_refused(tmp_path, change, message):
     tensors = {name: array for name, array in {**random_tensors(), **change}.items() if array is not None}
     with pytest.raises(ExportError, match=message):
-        write_native(tmp_path / "model", CONFIG, tensors, 4)
+        write_native(tmp_path / "model", CONFIG, tensors, Rounding(4))
     assert not (tmp_path / "model").exists()
 
 
 def test_float16_overflow_is_refused(tmp_path):
     tensors = {"model.embed_tokens.weight": np.full((2, 2), 1e6, np.float32)}
     with pytest.raises(ExportError, match="beyond float16"):
-        write_native(tmp_path, CONFIG, tensors, 16)
+        write_native(tmp_path, CONFIG, tensors, Rounding(16))
 
 
 def rewrite_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -232,7 +232,7 @@ def test_shards_outside_of_the_directory_are_refused(tmp_path):
 
 
 def test_quantized_checkpoints_of_others_are_named(tmp_path):
-    write_safetensors(tmp_path / "model.safetensors", {"a": np.zeros(4, np.float32)}, {})
+    save_file({"a": np.zeros(4, np.float32)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(BundleError, match="quantized with awq"):
         Weights(tmp_path)

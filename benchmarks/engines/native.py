@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgereason.engines.native import NativeEngine
 from edgereason.kernels import cpu
@@ -15,15 +14,12 @@ def convert(checkpoint: Path, out: Path) -> int:
     """Write the engine's files into `out`; returns the bytes that one decoded token reads."""
     from safetensors import safe_open
 
-    from edgereason.export.native import write_native
-
-    def tensors() -> Iterator[tuple[str, Any]]:
-        with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (not a dictionary)
-                yield name, file.get_tensor(name).float().numpy()
+    from edgereason.export.inputs import open_base
+    from edgereason.export.merge import merge
+    from edgereason.export.native import Rounding, write_native
 
     config = json.loads((checkpoint / "config.json").read_text())
-    write_native(out, config, tensors(), bits=4)
+    write_native(out, config, merge(open_base(checkpoint)), Rounding(4))
     with safe_open(out / "model.safetensors", framework="numpy") as file:
         unread = () if config["tie_word_embeddings"] else ("model.embed_tokens.",)
         return sum(file.get_tensor(name).nbytes for name in file.keys() if not name.startswith(unread))  # noqa: SIM118

@@ -18,7 +18,7 @@ from edgereason.errors import ContextError, EngineError, UsageError
 from edgereason.export.gguf import write_gguf
 from edgereason.export.inputs import open_base
 from edgereason.export.merge import merge
-from edgereason.export.native import write_native
+from edgereason.export.native import Rounding, write_native
 from edgereason.export.onnx import write_onnx
 
 # Of the logits' range. In full precision, native bundles and GGUF store float16 weights; llama.cpp also computes in it.
@@ -42,7 +42,7 @@ SHAPES: dict[str, dict[str, object]] = {
 
 
 def store_native(source: Path, out: Path) -> None:
-    write_native(out, json.loads((source / "config.json").read_text()), merge(open_base(source)), 16)
+    write_native(out, json.loads((source / "config.json").read_text()), merge(open_base(source)), Rounding(16))
 
 
 WRITERS: dict[str, Callable[[Path, Path], object]] = {

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import edgereason.kernels.cpu as cpu
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import ContextError, EngineError
-from edgereason.export.native import write_native
+from edgereason.export.native import Rounding, write_native
 
 IDS = np.random.default_rng(0).integers(0, 211, 90).tolist()
 
@@ -115,7 +115,7 @@ def test_tensors_may_be_of_several_float_types(tmp_path):
 
 def write_model(model: LlamaForCausalLM, out: Path, bits: int, group_size: int = 32) -> None:
     tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    write_native(out, json.loads(model.config.to_json_string()), tensors, bits, group_size)
+    write_native(out, json.loads(model.config.to_json_string()), tensors, Rounding(bits, group_size))
 
 
 @pytest.mark.parametrize("tied", [True, False])

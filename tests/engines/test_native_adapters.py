@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, EngineError, UsageError
-from edgereason.export.native import write_native
+from edgereason.export.native import Rounding, write_native
 
 IDS = np.random.default_rng(2).integers(0, 280, 60).tolist()
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -105,7 +105,7 @@ def test_on_quantized_weights_an_adapter_adds_to_what_is_left_of_them(base, adap
     """Against PEFT on the dequantized base: what is left is the rounding of activations."""
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
     tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    write_native(tmp_path / "int4", model.config.to_dict(), tensors, 4)
+    write_native(tmp_path / "int4", model.config.to_dict(), tensors, Rounding(4))
     load_dequantized(model, tmp_path / "int4")
     model.save_pretrained(tmp_path / "dequantized")
     engine = NativeEngine(tmp_path / "int4")

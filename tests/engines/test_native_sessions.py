@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 from edgereason.engines.native import NativeEngine, Step
 from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, UsageError
-from edgereason.export.native import write_native
+from edgereason.export.native import Rounding, write_native
 from edgereason.prompts import GUIDANCE
 
 VOCAB = 280
@@ -25,7 +25,7 @@ IDS = np.random.default_rng(1).integers(0, VOCAB, 200).tolist()
 def write_int4(base: Path, out: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(base).float()
     tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    write_native(out, model.config.to_dict(), tensors, 4)
+    write_native(out, model.config.to_dict(), tensors, Rounding(4))
 
 
 @pytest.fixture(scope="module")

@@ -88,11 +88,13 @@ def _write_source(out: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
 def _write_native(source: Path, out: Path) -> None:
     from edgereason.export.inputs import open_base
     from edgereason.export.merge import merge
-    from edgereason.export.native import write_native
+    from edgereason.export.native import Rounding, write_native
 
     shutil.rmtree(out / "native", ignore_errors=True)
     (out / "native").mkdir()
-    write_native(out / "native", json.loads((source / "config.json").read_text()), merge(open_base(source)), 4)
+    write_native(
+        out / "native", json.loads((source / "config.json").read_text()), merge(open_base(source)), Rounding(4)
+    )
 
 
 def _write_llama_cpp(source: Path, out: Path) -> None:
