@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgereason.kernels.cpu import _cpu
+from edgereason.kernels.cpu import _cpu, profile
 from edgereason.kernels.cpu._cpu import KVCache, Weight
 from edgereason.kernels.cpu.adapters import LoraPart, attach, detach
 from edgereason.kernels.cpu.rows import NO_ADAPTER, Rows, Segment
@@ -38,6 +38,7 @@ __all__ = [
     "isas",
     "linear",
     "prepare",
+    "profile",
     "rms_norm",
     "rope",
     "set_threads",

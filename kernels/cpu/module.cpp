@@ -12,6 +12,7 @@
 #include "array.h"
 #include "isa.h"
 #include "operations.h"
+#include "profile.h"
 #include "rows.h"
 #include "sampling.h"
 #include "threads.h"
@@ -21,6 +22,10 @@ namespace nb = nanobind;
 
 namespace edgereason {
 namespace {
+
+int64_t floats(int64_t count) {
+  return count * int64_t(sizeof(float));
+}
 
 void py_linear(nb::handle x_object, const Weight& weight, const Rows* rows, nb::handle add_object,
                nb::handle y_object) {
@@ -39,6 +44,8 @@ void py_linear(nb::handle x_object, const Weight& weight, const Rows* rows, nb::
     bad_value("rows has " + std::to_string(rows->total()) + " rows, x " + std::to_string(m));
   const AdapterRuns runs = rows ? rows->runs(weight) : AdapterRuns();
   nb::gil_scoped_release release;
+  const Operation kind = m == 1 ? Operation::linear_1 : m <= kFewRows ? Operation::linear_few : Operation::linear_many;
+  const Profiled profiled(kind, weight.bytes(), 2 * m * weight.rows() * weight.columns());
   const float* addend = add ? add->data<const float>() : weight.bias();
   int64_t stride = add ? add->row_stride() : 0;
   if (add && weight.bias()) {  // y holds their sum until the product is added, element by element
@@ -58,6 +65,7 @@ void py_embedding(nb::handle ids_object, const Weight& weight, nb::handle y_obje
     if (id[i] < 0 || id[i] >= weight.rows())
       bad_value("ids has " + std::to_string(id[i]) + ", outside of 0 to " + std::to_string(weight.rows() - 1));
   nb::gil_scoped_release release;
+  const Profiled profiled(Operation::embedding, floats(y.shape(0) * y.shape(1)));
   weight.visit([&](const auto& w) { embedding(w, id, ids.shape(0), y.data<float>()); });
 }
 
@@ -69,6 +77,7 @@ void py_rms_norm(nb::handle x_object, nb::handle weight_object, float eps, nb::h
   y.expect({x.shape(0), x.shape(1)});
   y.expect_contiguous();
   nb::gil_scoped_release release;
+  const Profiled profiled(Operation::norm, floats(2 * x.shape(0) * x.shape(1)));
   rms_norm(x.data<const float>(), weight.data<const float>(), eps, x.shape(0), x.shape(1), y.data<float>());
 }
 
@@ -82,6 +91,7 @@ void py_rope(nb::handle x_object, nb::handle cos_object, nb::handle sin_object) 
   sin.expect({x.shape(0), half});
   sin.expect_contiguous();
   nb::gil_scoped_release release;
+  const Profiled profiled(Operation::rope, floats(2 * x.shape(0) * x.shape(1) * x.shape(2)));
   rope(x.data<float>(), x.row_stride(), cos.data<const float>(), sin.data<const float>(), x.shape(0), x.shape(1),
        x.shape(2), half);
 }
@@ -91,6 +101,7 @@ void py_head_norm(nb::handle x_object, nb::handle weight_object, float eps) {
   weight.expect({x.shape(2)});
   weight.expect_contiguous();
   nb::gil_scoped_release release;
+  const Profiled profiled(Operation::norm, floats(2 * x.shape(0) * x.shape(1) * x.shape(2)));
   head_norm(x.data<float>(), x.row_stride(), weight.data<const float>(), eps, x.shape(0), x.shape(1), x.shape(2));
 }
 
@@ -99,6 +110,7 @@ void py_softcap(nb::handle x_object, float cap) {
   x.expect_contiguous();
   if (!(cap > 0)) bad_value("cap has to be positive, not " + std::to_string(cap));
   nb::gil_scoped_release release;
+  const Profiled profiled(Operation::cap, floats(2 * x.shape(0) * x.shape(1)));
   softcap(x.data<float>(), x.shape(0) * x.shape(1), cap);
 }
 
@@ -111,7 +123,24 @@ void py_gated(Gated function, nb::handle gate_up_object, nb::handle y_object) {
   y.expect({gate_up.shape(0), gate_up.shape(1) / 2});
   y.expect_contiguous();
   nb::gil_scoped_release release;
+  const Profiled profiled(Operation::gate, floats(3 * gate_up.shape(0) * gate_up.shape(1) / 2));
   function(gate_up.data<const float>(), gate_up.shape(0), gate_up.shape(1) / 2, y.data<float>());
+}
+
+// The kind of an attention, the bytes of keys and values that it reads, and its operations.
+std::tuple<Operation, int64_t, int64_t> attention_costs(const std::vector<Attention>& jobs) {
+  Operation kind = Operation::attention_1;
+  int64_t bytes = 0, operations = 0;
+  for (const Attention& job : jobs) {
+    if (job.rows > 1) kind = Operation::attention_many;
+    const int64_t last = job.position + job.rows, first = job.position + 1;
+    const int64_t keys = job.window > 0 ? std::min(last, job.window + job.rows) : last;
+    int64_t seen = job.rows * (first + last) / 2;
+    if (job.window > 0) seen = std::min(seen, job.rows * job.window);
+    bytes += keys * job.kv_heads * job.head_bytes / kPage;
+    operations += 4 * seen * job.heads * job.dim;
+  }
+  return {kind, bytes, operations};
 }
 
 void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object, int64_t layer, const Rows& rows,
@@ -144,6 +173,8 @@ void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object,
   job.softcap = softcap;
   const std::vector<Attention> jobs = rows.attention(job, layer);
   nb::gil_scoped_release release;
+  const auto [kind, bytes, operations] = attention_costs(jobs);
+  const Profiled profiled(kind, bytes, operations);
   attention(jobs, k.data<const float>(), k.row_stride(), v.data<const float>(), v.row_stride());
 }
 
@@ -261,6 +292,12 @@ NB_MODULE(_cpu, m) {
   });
   m.def("use_isa", &use_kernels);
   m.def("cpu_features", &cpu_features);
+  m.def("set_profiling", &set_profiling, nb::arg("on"));
+  m.def("profile", [] {
+    std::vector<std::tuple<std::string, int64_t, double, double, double>> rows;
+    for (const Counter& c : profile()) rows.emplace_back(c.name, c.calls, c.seconds, c.bytes, c.operations);
+    return rows;
+  });
   m.def("threads", &thread_count);
   m.def("set_threads", [](int count) {
     if (count < 1) bad_value("count has to be at least 1, not " + std::to_string(count));

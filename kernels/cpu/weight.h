@@ -63,6 +63,11 @@ class Weight {
   int64_t rows() const { return packed_ ? packed_->rows : dense_->rows; }
   int64_t columns() const { return packed_ ? packed_->columns : dense_->columns; }
   const float* bias() const { return bias_; }  // null, or [rows]
+  int64_t bytes() const {
+    if (!packed_) return dense_->rows * dense_->columns * (dense_->type == Type::f32 ? 4 : 2);
+    const int64_t scales = packed_->panels * packed_->groups * kPanel * (packed_->zeros ? 3 : 2);
+    return packed_->panels * packed_->blocks * kPanel * kBlock * packed_->bits / 8 + scales;
+  }
 
   // Replaces adapter `index` of this weight. `down` is [ranks, columns]; each of `parts` is (up [panels, rank, 16], the
   // first panel, scale), and their ranks add up to the rows of `down`.
