@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgereason
 from edgereason.bundle import STAGES, Bundle, Stage, record_files
@@ -16,6 +16,9 @@ from edgereason.errors import EngineError, ExportError, UsageError
 from edgereason.export.settings import Settings
 from edgereason.export.staging import staged
 from edgereason.prompts import ANSWER, GUIDANCE
+
+if TYPE_CHECKING:
+    from edgereason.export.sources import Source
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of its steps are done, and how many there are."""
@@ -26,11 +29,13 @@ _DEFAULT_PROMPTS = {"guidance": GUIDANCE, "answer": ANSWER}
 
 def export(
     base: str | Path,
-    guidance_adapter: str | Path,
-    answer_adapter: str | Path,
+    guidance_adapter: Source,
+    answer_adapter: Source,
     out: str | Path,
     *,
     answer_base: str | Path | None = None,
+    revision: str | None = None,
+    reference_adapters: Mapping[str, str | Path] | None = None,
     replace: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -40,10 +45,12 @@ def export(
 
     Args:
         base: The base model: a Hugging Face directory or a hub id.
-        guidance_adapter: A PEFT LoRA directory, trained to write guidances.
-        answer_adapter: A PEFT LoRA directory, trained to answer.
+        guidance_adapter: A PEFT LoRA directory, trained to write guidances; or several, with their weights.
+        answer_adapter: A PEFT LoRA directory, trained to answer; or several, with their weights.
         out: The bundle's directory. It appears when it is complete, or not at all.
         answer_base: The answer model's base where it is another one.
+        revision: Of a base from the hub: a branch, tag or commit. The commit is recorded.
+        reference_adapters: By stage the adapter from which `extrapolate` goes away.
         replace: Replace what is at `out`.
         resume: Go on with what an interrupted export of the same inputs has finished, and keep what this one finishes
             if it is interrupted.
@@ -60,18 +67,20 @@ def export(
     """
     settings = Settings.of(options)
     _require(settings.format)
-    from edgereason.export.inputs import describe, fingerprint, open_adapter, open_base
+    from edgereason.export.inputs import describe, fingerprint, open_base
     from edgereason.export.merge import merge
     from edgereason.export.pairing import check_pairing
     from edgereason.export.shared import check_shared, write_shared
+    from edgereason.export.sources import open_stage
     from edgereason.export.writers import write_merged
 
     if settings.layout == "shared" and answer_base is not None:
         raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")
     sources = {"guidance": base, "answer": base if answer_base is None else answer_base}
-    bases = {stage: open_base(sources[stage], settings.format) for stage in STAGES}
-    paths = {"guidance": Path(guidance_adapter), "answer": Path(answer_adapter)}
-    adapters = {stage: open_adapter(paths[stage], _DEFAULT_PROMPTS[stage]) for stage in STAGES}
+    bases = {stage: open_base(sources[stage], settings.format, revision) for stage in STAGES}
+    named = {"guidance": guidance_adapter, "answer": answer_adapter}
+    references = _references(reference_adapters or {}, settings)
+    adapters = {s: open_stage(named[s], references.get(s), _DEFAULT_PROMPTS[s], settings) for s in STAGES}
     for stage in STAGES:
         check_pairing(bases[stage], adapters[stage], settings.layout)
     if settings.layout == "shared":
@@ -96,6 +105,16 @@ def export(
             created_by=f"edgereason {edgereason.__version__}",
         ).write_manifest()
     return Bundle.open(out, verify=False)
+
+
+def _references(references: Mapping[str, str | Path], settings: Settings) -> Mapping[str, str | Path]:
+    if bool(references) != (settings.extrapolate is not None):
+        raise UsageError(
+            "extrapolate and reference-adapter belong together.", "Give both: how far to go, and away from what."
+        )
+    if unknown := set(references) - set(STAGES):
+        raise UsageError(f"There is no stage {min(unknown)!r}.", f"The stages are {' and '.join(STAGES)}.")
+    return references
 
 
 def _report(stage: str, progress: Progress | None) -> Progress:

@@ -15,20 +15,13 @@ from safetensors import SafetensorError, safe_open
 import edgereason
 from edgereason import models
 from edgereason.bundle import file_sha256
-from edgereason.errors import BundleError, ExportError
+from edgereason.errors import BundleError, ExportError, UsageError
+from edgereason.export.hub import download
 from edgereason.files import read_json
 from edgereason.prompts import Prompt
 from edgereason.tokenizer import TOKENIZER_FILES
 
 PEFT_PREFIX = "base_model.model."
-HUB_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.model",
-    *TOKENIZER_FILES,
-)
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,8 @@ class Base:
     """Of every tensor, by its name in the checkpoint."""
     files: dict[str, Path]
     """Where each tensor lies."""
+    revision: str | None = None
+    """The commit that was downloaded; None for a directory."""
 
     @property
     def weights(self) -> tuple[Path, ...]:
@@ -74,6 +69,13 @@ class Adapter:
     prompt: Prompt
     shapes: dict[str, tuple[int, ...]]
     """Of every tensor, by PEFT's name without its prefix: `model.layers.0.self_attn.q_proj.lora_A.weight`."""
+    blend: Blend | None = None
+    extrapolation: Extrapolation | None = None
+
+    @property
+    def parts(self) -> tuple[Adapter, ...]:
+        """All adapters that are applied together: itself, and those that are blended with it."""
+        return (self, *(self.blend.others if self.blend else ()))
 
     @property
     def weights(self) -> Path:
@@ -84,6 +86,26 @@ class Adapter:
         with safe_open(self.weights, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  (not a dictionary)
                 yield name.removeprefix(PEFT_PREFIX), file.get_tensor(name).float().numpy()
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How an adapter is combined with others: the arguments of PEFT's `add_weighted_adapter`."""
+
+    weights: tuple[float, ...]
+    """Of the adapter itself, then of the others."""
+    others: tuple[Adapter, ...]
+    method: str
+    density: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """How far a model goes beyond its adapter, away from where a reference adapter is (ExPO, arXiv 2404.16792)."""
+
+    alpha: float
+    reference: Adapter
 
 
 def families(format: str) -> tuple[str, ...]:
@@ -98,15 +120,17 @@ def families(format: str) -> tuple[str, ...]:
     return tuple(sorted(set(models.FAMILIES) - {"gemma3"}))
 
 
-def open_base(source: str | Path, format: str = "native") -> Base:
-    """Open a base model from a directory, or download it from the hub by its id.
+def open_base(source: str | Path, format: str = "native", revision: str | None = None) -> Base:
+    """Open a base model from a directory, or download it from the hub by its id, at a revision.
 
     Raises:
         ExportError: it is not there, has no safetensors weights, or is of a family that cannot be exported to `format`.
     """
-    path = Path(source)
+    path, commit = Path(source), None
     if not path.is_dir():
-        path = _download(str(source))
+        path, commit = download(str(source), revision)
+    elif revision is not None:
+        raise UsageError(f"--revision is for a base from the hub, {source} is a directory.", "Leave --revision out.")
     config = _read_config(path / "config.json")
     family = config.get("model_type")
     if family not in families(format):
@@ -116,24 +140,37 @@ def open_base(source: str | Path, format: str = "native") -> Base:
             + (" Or give --format native." if family in families("native") else ""),
         )
     shapes, files = _tensors(path)
-    return Base(path, path.name if path == Path(source) else str(source), config, shapes, files)
+    return Base(path, str(source) if commit else path.resolve().name, config, shapes, files, commit)
 
 
 def _tensors(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Path]]:
     """The shape and the file of every tensor of a model."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    files: dict[str, Path] = {}
+    for file in _weight_files(path):
+        found = read_shapes(file)
+        shapes.update(found)
+        files.update(dict.fromkeys(found, file))
+    return shapes, files
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """One file, those of an index, or what lies there; as transformers finds them."""
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        names = _read_config(index).get("weight_map")
+        if not isinstance(names, dict) or any(Path(str(name)).name != name for name in names.values()):
+            raise ExportError(f"{index} has no weight_map of files beside it.", "Copy the model again from its source.")
+        return [path / name for name in sorted(set(names.values()))]
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         raise ExportError(
             f"{path} has no safetensors weights.",
             "Pickled weights (.bin) are not read, they can execute code: save the model again with save_pretrained().",
         )
-    shapes: dict[str, tuple[int, ...]] = {}
-    files: dict[str, Path] = {}
-    for file in weights:
-        found = read_shapes(file)
-        shapes.update(found)
-        files.update(dict.fromkeys(found, file))
-    return shapes, files
+    return weights
 
 
 def open_adapter(path: Path, default_prompt: Prompt) -> Adapter:
@@ -175,11 +212,24 @@ def describe(base: Base, adapter: Adapter) -> dict[str, Any]:
     return {
         "base": {
             "name": base.name,
+            **({"revision": base.revision} if base.revision else {}),
             "family": base.config["model_type"],
             "files": {file.name: _sum(file) for file in base.weights},
         },
-        "adapter": {"name": adapter.path.name, "sha256": _sum(adapter.weights)},
+        "adapter": _describe_adapter(adapter),
     }
+
+
+def _describe_adapter(adapter: Adapter) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": adapter.path.name, "sha256": _sum(adapter.weights)}
+    if blend := adapter.blend:
+        others = [_describe_adapter(other) for other in blend.others]
+        how = {"method": blend.method, "weights": list(blend.weights), "density": blend.density, "seed": blend.seed}
+        described["blend"] = {**how, "others": others}
+    if extrapolation := adapter.extrapolation:
+        reference = _describe_adapter(extrapolation.reference)
+        described["extrapolation"] = {"alpha": extrapolation.alpha, "reference": reference}
+    return described
 
 
 def _sum(file: Path) -> str:
@@ -196,8 +246,10 @@ def _known_sum(file: Path, size: int, changed: int) -> str:
 def fingerprint(base: Base, adapter: Adapter) -> dict[str, str]:
     """Sums of the small files that an export depends on; those of the weights stand in `describe`."""
     files = [base.path / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)]
-    files += [adapter.path / name for name in ("adapter_config.json", "prompt.json", *TOKENIZER_FILES)]
-    sums = {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
+    adapters = [*adapter.parts, *([adapter.extrapolation.reference] if adapter.extrapolation else [])]
+    for part in adapters:
+        files += [part.path / name for name in ("adapter_config.json", "prompt.json", *TOKENIZER_FILES)]
+    sums = {f"{index}/{file.name}": file_sha256(file) for index, file in enumerate(files) if file.is_file()}
     return {"edgereason": edgereason.__version__, **sums}
 
 
@@ -208,20 +260,3 @@ def _read_config(path: Path) -> dict[str, Any]:
         return read_json(path)
     except BundleError as error:
         raise ExportError(error.what, error.cure) from error
-
-
-def _download(hub_id: str) -> Path:
-    """Fetch a model from the hub into its cache; resumes where an earlier try stopped."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    cure = "Check the spelling, the network, and for a gated model `hf auth login`."
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(HUB_FILES)))
-    except HFValidationError as error:
-        raise ExportError(f"{hub_id} is neither a directory nor a hub id.", "Check the path.") from error
-    except Exception as error:  # the hub's client lets many kinds of network error through
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(
-            f"{hub_id} is not a directory here and could not be downloaded from the hub: {reason}", cure
-        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,31 @@ def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
     Raises:
         ExportError: the adapter does not fit the base; for a tensor that is asked for: it is not finite.
     """
+    if adapter is None or adapter.extrapolation is None:
+        return _merge(base, adapter)
+    alpha, reference = adapter.extrapolation.alpha, _merge(base, adapter.extrapolation.reference)
+    trained = _merge(base, adapter)
+    if trained.shapes != reference.shapes:
+        raise ExportError(
+            f"{adapter.path} and {adapter.extrapolation.reference.path} have different weights: one of them has "
+            "another vocabulary, or a head of its own.",
+            "Extrapolate from an adapter of the same kind, such as the one that training began with.",
+        )
+
+    def compute(name: str) -> Float32:
+        here, there = trained[name], reference[name]
+        # theta + alpha (theta - reference), eq. 2 of arXiv 2404.16792; exact where the two are the same.
+        beyond: Float32 = here + np.float32(alpha) * (here - there)
+        return beyond
+
+    return replace(trained, compute=compute)
+
+
+def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
     from edgereason.export.skeleton import Skeleton
 
     config = {**base.config, "vocab_size": vocabulary(base, adapter)}
-    skeleton = Skeleton(config, [adapter] if adapter else [])
+    skeleton = Skeleton(config, adapter)
     check_architecture(base, skeleton)
 
     def read(name: str) -> Float32:

@@ -31,11 +31,13 @@ def check_pairing(base: Base, adapter: Adapter, layout: str = "merged") -> None:
     Raises:
         ExportError: it does not; the message says what differs and what to pass instead.
     """
-    _check_kind(adapter, layout)
-    _check_shapes(base, adapter)
-    _check_recorded_base(base, adapter)
-    _check_tokenizers(base, adapter)
-    _check_values(adapter)
+    _check_layout(adapter, layout)
+    for part in (*adapter.parts, *([adapter.extrapolation.reference] if adapter.extrapolation else [])):
+        _check_kind(part, layout)
+        _check_shapes(base, part)
+        _check_recorded_base(base, part)
+        _check_tokenizers(base, part)
+        _check_values(part)
 
 
 def vocabulary(base: Base, adapter: Adapter | None) -> int:
@@ -63,6 +65,23 @@ def check_architecture(base: Base, skeleton: Skeleton) -> None:
                 f"{base.path}: {name} is {list(found)}, by its configuration and adapter it has to be {list(shape)}.",
                 "Where training has resized the vocabulary, modules_to_save has to name its tables.",
             )
+
+
+def _check_layout(adapter: Adapter, layout: str) -> None:
+    if layout == "shared" and (adapter.blend or adapter.extrapolation):
+        raise ExportError(
+            f"{adapter.path} is to be combined or extrapolated, which the shared layout does not do.",
+            "Export with --layout merged.",
+        )
+    if not adapter.blend:
+        return
+    for part in adapter.parts:
+        for name in part.shapes:
+            if not _FACTOR.fullmatch(name):
+                raise ExportError(
+                    f"{part.path} cannot be combined with others: it has {name}, which is no LoRA factor.",
+                    "Only plain LoRA adapters can be combined: give this one alone.",
+                )
 
 
 def _check_kind(adapter: Adapter, layout: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from edgereason.errors import UsageError
 FORMATS = ("native", "gguf", "onnx")
 LAYOUTS = ("merged", "shared")
 _SHARED_FORMATS = ("native",)
+COMBINATIONS = ("linear", "ties", "dare_linear", "dare_ties", "cat")
 BITS = (4, 8, 16)
 GGUF_TYPES = {"Q4_0": 4, "Q4_K_M": 4, "Q8_0": 8, "F16": 16}
 """The GGUF types that can be written, and the bits of a weight in each."""
@@ -27,6 +29,11 @@ class Settings:
         bits: 4 or 8 (quantized by groups) or 16 (full precision).
         gguf_type: A name from `GGUF_TYPES`, which says the bits as well; chosen by them when None and the format is
             `gguf`.
+        combine: How adapters of a stage become one: `linear`, `ties`, `dare_linear`, `dare_ties` or `cat`, as in
+            PEFT's `add_weighted_adapter`.
+        density: The share of values that `ties` and `dare_*` keep.
+        seed: Of what `dare_*` draws.
+        extrapolate: How far to go beyond an adapter, away from its reference; None for not at all.
 
     Raises:
         UsageError: a value is not among its choices, or two contradict each other.
@@ -36,6 +43,10 @@ class Settings:
     layout: str = "merged"
     bits: int = 4
     gguf_type: str | None = None
+    combine: str = "linear"
+    density: float = 0.5
+    seed: int = 0
+    extrapolate: float | None = None
 
     def __post_init__(self) -> None:
         _choose("format", self.format, FORMATS)
@@ -47,6 +58,11 @@ class Settings:
         self._check_gguf_type()
         if self.bits not in BITS:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
+        _choose("way to combine adapters", self.combine, COMBINATIONS)
+        if not 0 < self.density <= 1:
+            raise UsageError(f"density is {self.density}.", "Choose a share above 0 and up to 1.")
+        if self.extrapolate is not None and not math.isfinite(self.extrapolate):
+            raise UsageError(f"extrapolate is {self.extrapolate}.", "Choose a number, such as 0.3.")
 
     def _check_gguf_type(self) -> None:
         if self.gguf_type is not None:

@@ -35,7 +35,7 @@ class Skeleton:
 
     Args:
         config: The base's Hugging Face configuration, with the vocabulary that the adapters have.
-        adapters: The first one is active; with none, the model is the base.
+        adapter: What is applied to it, with all that is blended with it; None for the base alone.
 
     Attributes:
         shapes: Of every weight, by its name in the checkpoint, in the model's order.
@@ -45,11 +45,11 @@ class Skeleton:
         ExportError: an adapter cannot be loaded into this architecture.
     """
 
-    def __init__(self, config: Mapping[str, Any], adapters: list[Adapter]) -> None:
+    def __init__(self, config: Mapping[str, Any], adapter: Adapter | None) -> None:
         with quiet():
             empty = _empty_model(config)
-            self.shapes, self.tied = _parameters(empty)
-            self._base: nn.Module = _load(empty, adapters).get_base_model() if adapters else empty
+        self.shapes, self.tied = _parameters(empty)
+        self._base: nn.Module = attach(empty, adapter).get_base_model() if adapter else empty
 
     def changes(self, name: str) -> bool:
         """Whether the adapters change a weight, or bring it."""
@@ -140,28 +140,73 @@ def _is_placeholder(parameter: object) -> bool:
     return not isinstance(parameter, Tensor) or not any(parameter.stride())
 
 
-def _load(model: nn.Module, adapters: list[Adapter]) -> PeftModel:
+def attach(model: nn.Module, adapter: Adapter) -> PeftModel:
+    """Put an adapter on transformers' model of its base, unmerged; blended ones as PEFT combines them.
+
+    Args:
+        model: In float32; its vocabulary has to be the adapter's. Weights that the adapter brings replace its own.
+        adapter: What to put on it. An extrapolation is not applied: no adapter can say it.
+
+    Raises:
+        ExportError: it does not fit.
+    """
     peft_model: PeftModel | None = None
-    for index, adapter in enumerate(adapters):
-        name = f"adapter{index}"
-        try:
-            # What was drawn to begin the training with does not matter any more, and may be costly to draw.
-            config = LoraConfig.from_pretrained(str(adapter.path), inference_mode=True)
-            config.init_lora_weights = True
-            if peft_model is None:
-                peft_model = get_peft_model(model, config, adapter_name=name, low_cpu_mem_usage=True)
-            else:
-                peft_model.add_adapter(name, config, low_cpu_mem_usage=True)
-            tensors = {key: tensor.float() for key, tensor in load_file(adapter.weights).items()}
-            found = set_peft_model_state_dict(peft_model, tensors, name, low_cpu_mem_usage=True)
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
-            raise ExportError(
-                f"{adapter.path} does not fit its base: {reason}", "Check that both are the ones it was trained with."
-            ) from error
-        _check_loaded(peft_model, name, adapter, found.unexpected_keys)
-    assert peft_model is not None
+    names = [f"adapter{index}" for index in range(len(adapter.parts))]
+    with quiet():
+        for name, part in zip(names, adapter.parts, strict=True):
+            peft_model = _load(peft_model or model, name, part)
+        assert peft_model is not None
+        if adapter.blend:
+            _blend(peft_model, names, adapter)
     return peft_model.eval()
+
+
+def _load(model: nn.Module, name: str, adapter: Adapter) -> PeftModel:
+    """Put one adapter on a model, or beside those that it has."""
+    try:
+        # What was drawn to begin the training with does not matter any more, and may be costly to draw.
+        config = LoraConfig.from_pretrained(str(adapter.path), inference_mode=True)
+        config.init_lora_weights = True
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config, low_cpu_mem_usage=True)
+        else:
+            model = get_peft_model(model, config, adapter_name=name, low_cpu_mem_usage=True)
+        tensors = {key: tensor.float() for key, tensor in load_file(adapter.weights).items()}
+        found = set_peft_model_state_dict(model, tensors, name, low_cpu_mem_usage=True)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ExportError(
+            f"{adapter.path} does not fit its base: {_reason(error)}",
+            "Check that both are the ones it was trained with.",
+        ) from error
+    _check_loaded(model, name, adapter, found.unexpected_keys)
+    return model
+
+
+def _blend(model: PeftModel, names: list[str], adapter: Adapter) -> None:
+    """Combine adapters, and make the result the active one."""
+    blend = adapter.blend
+    assert blend is not None
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(blend.seed)
+            model.add_weighted_adapter(
+                names, list(blend.weights), "blend", combination_type=blend.method, density=blend.density
+            )
+    except ValueError as error:
+        raise ExportError(
+            f"{', '.join(part.path.name for part in adapter.parts)} cannot be combined: {_reason(error)}",
+            "--combine cat combines adapters of different ranks.",
+        ) from error
+    model.set_adapter("blend")
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and "blend" in module.scaling:
+            # The factors contain the scaling; PEFT 0.21 applies another one where the first adapter has rsLoRA.
+            module.scaling["blend"] = 1.0
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an error, which is where torch names what does not fit."""
+    return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
 
 
 def _check_loaded(model: PeftModel, name: str, adapter: Adapter, unexpected: list[str]) -> None:

@@ -10,12 +10,33 @@ import typer
 
 def export(
     base: Annotated[str, typer.Option(help="The base model: a Hugging Face directory or a hub id.")],
-    guidance_adapter: Annotated[Path, typer.Option(help="The PEFT adapter that writes guidances.")],
-    answer_adapter: Annotated[Path, typer.Option(help="The PEFT adapter that answers.")],
+    guidance_adapter: Annotated[
+        list[str], typer.Option(help="The PEFT adapter that writes guidances; several: DIR:WEIGHT, repeated.")
+    ],
+    answer_adapter: Annotated[
+        list[str], typer.Option(help="The PEFT adapter that answers; several: DIR:WEIGHT, repeated.")
+    ],
     out: Annotated[Path, typer.Option(help="The bundle's directory.")],
     answer_base: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation on Python 3.10)
         typer.Option(help="The answer model's base where it is another one."),
+    ] = None,
+    revision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Branch, tag or commit of a base from the hub."),
+    ] = None,
+    combine: Annotated[
+        str, typer.Option(help="How several adapters become one: linear, ties, dare_linear, dare_ties or cat.")
+    ] = "linear",
+    density: Annotated[float, typer.Option(help="The share of values that ties and dare keep.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Of what dare draws.")] = 0,
+    extrapolate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Go so far beyond the adapters, away from --reference-adapter (ExPO)."),
+    ] = None,
+    reference_adapter: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Where --extrapolate goes away from: DIR, or STAGE:DIR for one stage."),
     ] = None,
     format: Annotated[str, typer.Option(help="native, gguf or onnx.")] = "native",
     layout: Annotated[
@@ -26,27 +47,39 @@ def export(
         Optional[str],  # noqa: UP045
         typer.Option(help="Q4_0, Q4_K_M, Q8_0 or F16, in place of --bits."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted export; keep the work of this one if it is.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
 ) -> None:
     """Merge a guidance and an answer adapter into their base, quantize, and write a bundle."""
     from rich.console import Console
 
+    from edgereason.bundle import STAGES
     from edgereason.cli.progress import export_progress
     from edgereason.export import export as run
+    from edgereason.export.sources import parse_adapters, parse_references
 
     console = Console(stderr=True)
     with export_progress(console) as progress:
         bundle = run(
             base,
-            guidance_adapter,
-            answer_adapter,
+            parse_adapters(guidance_adapter),
+            parse_adapters(answer_adapter),
             out,
             answer_base=answer_base,
+            revision=revision,
+            reference_adapters=parse_references(reference_adapter or [], STAGES),
+            combine=combine,
+            density=density,
+            seed=seed,
+            extrapolate=extrapolate,
             format=format,
             layout=layout,
             bits=bits,
             gguf_type=gguf_type,
             replace=force,
+            resume=resume,
             progress=progress,
         )
     size = sum(record.bytes for record in bundle.files.values())
