@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before any library is imported: no test reaches for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+
+
+@pytest.fixture
+def rows_as_if_alone() -> Iterator[None]:
+    """Many rows are computed exactly as each alone, so that results do not depend on how they are batched."""
+    import edgereason.kernels.cpu as cpu
+
+    cpu.use_spans(False)
+    yield
+    cpu.use_spans(True)
 
 
 @pytest.fixture(scope="session")

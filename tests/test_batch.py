@@ -64,6 +64,7 @@ def test_a_batch_has_the_results_of_asking_one_by_one(example: Reasoner, rows: l
     assert len(rows) < passes / 8
 
 
+@pytest.mark.usefixtures("rows_as_if_alone")
 @pytest.mark.parametrize("size", [1, 3, 16])
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.2, "seed": 5}], ids=["greedy", "sampled"])
 def test_rows_of_a_batch_do_not_disturb_each_other(random_pair: Reasoner, size: int, sampling: dict) -> None:
@@ -73,6 +74,7 @@ def test_rows_of_a_batch_do_not_disturb_each_other(random_pair: Reasoner, size: 
     assert [texts(outcome.result) for outcome in outcomes] == alone
 
 
+@pytest.mark.usefixtures("rows_as_if_alone")
 def test_long_prompts_are_read_in_pieces_between_the_others_tokens(random_pair: Reasoner, rows: list[int]) -> None:
     questions = ["why? " * 15, "Who?", "how? " * 15]
     alone = [texts(random_pair.ask(question, max_new_tokens=6)) for question in questions]
@@ -138,6 +140,7 @@ def test_arguments_are_checked_before_anything_runs(random_pair: Reasoner) -> No
         random_pair.batch(["Who?"], max_new_tokens=0)
 
 
+@pytest.mark.usefixtures("rows_as_if_alone")
 def test_each_sample_is_what_its_seed_gives_alone(random_pair: Reasoner) -> None:
     """Forks of a prompt that was computed once go on as sessions do that computed it themselves."""
     stages = sample_stages(random_pair.stages(8, None, 11), 5, None)

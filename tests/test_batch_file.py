@@ -51,6 +51,7 @@ def without_timings(out: Path) -> list[dict]:
     return lines
 
 
+@pytest.mark.usefixtures("rows_as_if_alone")
 def test_each_line_has_its_result_or_its_error_in_order(reasoner: Reasoner, source: Path, tmp_path: Path) -> None:
     progress = answer(reasoner, source, tmp_path / "out.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -44,10 +44,12 @@ __all__ = [
     "set_threads",
     "softcap",
     "softmax_mass",
+    "spans",
     "swiglu",
     "threads",
     "top",
     "use_isa",
+    "use_spans",
 ]
 
 Float32 = npt.NDArray[np.float32]
@@ -60,8 +62,8 @@ def prepare(weight: Stored | tuple[Stored, ...], bias: Float32 | None = None) ->
 
     It borrows the arrays: nothing is copied. Several weights are one whose rows are theirs, one after the other, for
     `linear` alone: each is a product of its own. A `bias [N]` is added to every product.
-    Packed weights are multiplied with activations that are quantized to 8 bits per row and group of 32; float weights
-    with float32 activations.
+    Packed weights are multiplied with activations that are quantized to 8 bits per row and group of 32 (see `spans` for
+    many rows); float weights with float32 activations.
     """
     if isinstance(weight, tuple):
         ends = np.cumsum([part.rows if isinstance(part, PackedWeight) else part.shape[0] for part in weight])
@@ -210,6 +212,21 @@ def use_isa(name: str | None) -> None:
         ValueError: this machine lacks it.
     """
     _cpu.use_isa(name or "")
+
+
+def spans() -> bool:
+    """Whether products of more than 16 rows with a 4-bit weight round once more, for speed.
+
+    That is, with the instruction set in use, and unless `use_spans` or `EDGEREASON_SPANS` forbids it. Activations are
+    then quantized per row and span of 128 inputs, and so are weights, to 8 bits, where a span has several groups. A
+    row's result depends on whether it is one of many, not on which rows are beside it.
+    """
+    return _cpu.spans()
+
+
+def use_spans(wanted: bool) -> None:
+    """Allow spans, or compute many rows exactly as each alone. At first: unless `EDGEREASON_SPANS` is `off`."""
+    _cpu.use_spans(wanted)
 
 
 def cpu_features() -> list[str]:

@@ -44,8 +44,8 @@ struct DotFor<true> {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avx2", kTileRows, kByteOrigin, quantize, packed, dense,     update,  rms_norm,
-                        rope,   swiglu,    geglu,       softcap,  append, attention, combine, to_float};
+const Kernels kTable = {"avx2", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm, rope,
+                        swiglu, geglu,     softcap,     append,   attention, combine, to_float, nullptr};
 
 }  // namespace
 

@@ -43,6 +43,7 @@ struct Vec {
 };
 
 #include "generic.h"
+#include "spans_512.h"
 
 // Six rows times two panels: 12 integer chains, 12 float sums, and registers for two lines, their scales and a
 // broadcast.
@@ -134,10 +135,8 @@ void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, c
   }
 }
 
-template <int P, int R, bool Nibbles, bool Zeros>
-void product(const PackedProduct& job, const uint8_t* q, int64_t panel, int64_t m0) {
-  __m512 y[P][R];
-  panels_times_tile<P, R, Nibbles, Zeros>(job.w, q, panel, job.tiles + m0 * job.w.blocks * kTileRowBytes, y);
+template <int P, int R>
+void store(const PackedProduct& job, int64_t panel, int64_t m0, const __m512 (&y)[P][R]) {
   for (int p = 0; p < P; p++) {
     const int64_t n0 = (panel + p) * kPanel, left = job.w.rows - n0;
     const __mmask16 mask = left >= kPanel ? __mmask16(0xffff) : __mmask16((1 << left) - 1);
@@ -147,6 +146,13 @@ void product(const PackedProduct& job, const uint8_t* q, int64_t panel, int64_t 
       _mm512_mask_storeu_ps(job.y + (m0 + r) * job.w.rows + n0, mask, sum);
     }
   }
+}
+
+template <int P, int R, bool Nibbles, bool Zeros>
+void product(const PackedProduct& job, const uint8_t* q, int64_t panel, int64_t m0) {
+  __m512 y[P][R];
+  panels_times_tile<P, R, Nibbles, Zeros>(job.w, q, panel, job.tiles + m0 * job.w.blocks * kTileRowBytes, y);
+  store<P, R>(job, panel, m0, y);
 }
 
 template <int P, bool Nibbles, bool Zeros>
@@ -201,8 +207,118 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scrat
   job.w.zeros ? packed_typed<true>(job, begin, end, scratch) : packed_typed<false>(job, begin, end, scratch);
 }
 
-const Kernels kTable = {"avx512vnni", kTileRows, 0,     quantize, packed, dense,     update,  rms_norm,
-                        rope,         swiglu,    geglu, softcap,  append, attention, combine, to_float};
+// ---- many rows -----------------------------------------------------------------------------------------------------
+
+// Eight rows times two panels are 16 integer chains: fewer loads for each product than six rows need, and room left for
+// the compiler. The float sums wait in memory, which they leave once for 32 lines.
+constexpr int kManyTileRows = 8;
+
+void quantize_many(const float* x, int rows, int64_t columns, int64_t spans, uint8_t* tile) {
+  assert(0 < rows && rows <= kManyTileRows && columns <= spans * kSpan);
+  quantize_spans(x, rows, kManyTileRows, columns, spans, tile);
+}
+
+void prefetch_to_write(const char* line) {
+#ifdef _MSC_VER
+  _m_prefetchw(line);
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
+// Asks for the lines that a product will write: outputs are larger than the caches, and stores that miss wait for each
+// other.
+template <int P, int R>
+void prefetch_outputs(const PackedProduct& job, int64_t panel, int64_t m0) {
+  for (int r = 0; r < R; r++) {
+    const auto* line = reinterpret_cast<const char*>(job.y + (m0 + r) * job.w.rows + panel * kPanel);
+    for (int i = 0; i < P; i++) prefetch_to_write(line + 64 * i);
+    prefetch_to_write(line + 64 * P - 1);
+  }
+}
+
+// P unpacked panels times R rows of one tile.
+template <int P, int R>
+void many_product(const PackedProduct& job, const uint8_t* panels, int64_t spans, int64_t panel, int64_t m0) {
+  __m512 y[P][R];
+  for (int p = 0; p < P; p++)
+    for (int r = 0; r < R; r++) y[p][r] = _mm512_setzero_ps();
+  prefetch_outputs<P, R>(job, panel, m0);
+  const uint8_t* tile = job.tiles + m0 * spans * kSpanRowBytes;
+  const int64_t panel_bytes = spans * kPanelSpanBytes;
+  for (int64_t s = 0; s < spans; s++, panels += kPanelSpanBytes, tile += kManyTileRows * kSpanRowBytes) {
+    __m512i dots[P][R];
+    for (int r = 0; r < R; r++)
+      for (int p = 0; p < P; p++) dots[p][r] = broadcast4(tile + kManyTileRows * (kSpan + 4) + 4 * r);
+// Unrolled in full, GCC moves loads ahead and spills the sums.
+#pragma GCC unroll 1
+    for (int block = 0; block < kSpan; block += 16)
+#pragma GCC unroll 4
+      for (int k = block; k < block + 16; k += 4) {
+        __m512i lines[P];
+        for (int p = 0; p < P; p++) lines[p] = _mm512_load_si512(panels + p * panel_bytes + kPanel * k);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+          const __m512i x = broadcast4(tile + r * kSpan + k);
+          for (int p = 0; p < P; p++) dots[p][r] = _mm512_dpbusd_epi32(dots[p][r], lines[p], x);
+        }
+      }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const __m512 xs = _mm512_castsi512_ps(broadcast4(tile + kManyTileRows * kSpan + 4 * r));
+      for (int p = 0; p < P; p++) {
+        const __m512 ws = _mm512_load_ps(panels + p * panel_bytes + kPanel * kSpan);
+        y[p][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[p][r]), _mm512_mul_ps(ws, xs), y[p][r]);
+      }
+    }
+  }
+  store<P, R>(job, panel, m0, y);
+}
+
+// P panels times all rows. Meanwhile the next ones are fetched, some lines with each tile.
+template <int P>
+void many_panels(const PackedProduct& job, int64_t panel, uint8_t* scratch) {
+  const int64_t spans = (job.w.blocks + kSpanBlocks - 1) / kSpanBlocks;
+  for (int p = 0; p < P; p++) unpack_panel(job.w, panel + p, scratch + p * spans * kPanelSpanBytes);
+  const int64_t stored = job.w.blocks * kPanel * kBlock / 2;
+  const int64_t share = (P * stored * kManyTileRows / job.m + 63) / 64 * 64;
+  const uint8_t* next = job.w.qweight + (panel + P) * stored;
+  int64_t m = 0;
+  for (; m + kManyTileRows <= job.m; m += kManyTileRows, next += share) {
+    for (int64_t i = 0; i < share; i += 64) _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
+    many_product<P, kManyTileRows>(job, scratch, spans, panel, m);
+  }
+  switch (job.m - m) {
+    case 7:
+      return many_product<P, 7>(job, scratch, spans, panel, m);
+    case 6:
+      return many_product<P, 6>(job, scratch, spans, panel, m);
+    case 5:
+      return many_product<P, 5>(job, scratch, spans, panel, m);
+    case 4:
+      return many_product<P, 4>(job, scratch, spans, panel, m);
+    case 3:
+      return many_product<P, 3>(job, scratch, spans, panel, m);
+    case 2:
+      return many_product<P, 2>(job, scratch, spans, panel, m);
+    case 1:
+      return many_product<P, 1>(job, scratch, spans, panel, m);
+  }
+}
+
+void packed_many(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+  assert(job.w.bits == 4);
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
+  assert(reinterpret_cast<uintptr_t>(scratch) % 64 == 0);
+  int64_t panel = begin;
+  for (; panel + 2 <= end; panel += 2) many_panels<2>(job, panel, scratch);
+  if (panel < end) many_panels<1>(job, panel, scratch);
+}
+
+const ManyRows kMany = {kManyTileRows, quantize_many, packed_many};
+
+const Kernels kTable = {"avx512vnni", kTileRows, 0,       quantize, packed,    dense,   update,   rms_norm, rope,
+                        swiglu,       geglu,     softcap, append,   attention, combine, to_float, &kMany};
 
 }  // namespace
 

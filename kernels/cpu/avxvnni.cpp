@@ -24,8 +24,8 @@ struct DotFor {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed, dense,     update,  rms_norm,
-                        rope,      swiglu,    geglu,       softcap,  append, attention, combine, to_float};
+const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm, rope,
+                        swiglu,    geglu,     softcap,     append,   attention, combine, to_float, nullptr};
 
 }  // namespace
 

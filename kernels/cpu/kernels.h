@@ -54,6 +54,44 @@ struct PackedProduct {
 };
 constexpr int kTileRowBytes = kBlock + 8;
 
+// Products of many rows with 4-bit weights. A panel is unpacked once for all rows anyway, and then rescaling each group
+// of 32 would cost as much as a third of the products. So weights and activations are brought to one scale for each
+// span of 128 inputs:
+//
+//   weights      w8 [n, k] = ((q [n, k] - zero [n, g]) b [n, g] + 128) >> 8, within -120 .. 120, where
+//                b [n, g] = round(kReach * scale [n, g] / s), s = the span's largest |scale [n, g]| d [n, g], and
+//                d = max(zero, 15 - zero): how far q can be from its zero point. w = w8 * s / 120.
+//   activations  s8 with one scale for each row and span: absmax / 127, nearest even.
+//
+// The product (q - zero) b stays within 16 bits. Symmetric weights with one scale in a span (groups of 128 and more, or
+// per channel) lose nothing: w8 = 15 (q - 8). With groups of 32, rounding w8 adds 0.4% to the variance that rounding to
+// 4 bits has left where a group's scale is the span's largest, and a few times that where it is smaller. Weights of 8
+// bits are there for their precision, and keep their groups.
+//
+// Few rows keep their groups of 32: a row's result is the same, bit for bit, beside any others as long as they are few,
+// and the same beside any others as long as they are many.
+constexpr int kSpan = 128;
+constexpr int kSpanBlocks = kSpan / kBlock;
+constexpr int kReach = 120 * 256;
+constexpr int kFewRows = 16;  // below, unpacking takes longer than it saves
+
+// A panel unpacked for many rows has for each span 32 lines of 64 bytes, in the order of 8-bit weights, and then
+// s / 120, f32 [16]. The bytes are w8 + 128: instructions multiply unsigned with signed bytes.
+constexpr int kPanelSpanBytes = kPanel * kSpan + 4 * kPanel;
+
+// A tile of activations has for each span s8 [tile_rows, 128], the scales f32 [tile_rows], and s32 [tile_rows]: -128
+// times the sums of the 128 values. Rows beyond the last are left undefined.
+constexpr int kSpanRowBytes = kSpan + 8;
+
+struct ManyRows {
+  int tile_rows;
+  // x [rows, columns] -> one tile; columns beyond the last are zero.
+  void (*quantize)(const float* x, int rows, int64_t columns, int64_t spans, uint8_t* tile);
+  // Panels begin <= p < end of a product whose tiles are laid out as above. scratch: two unpacked panels, aligned
+  // to 64.
+  void (*packed)(const PackedProduct&, int64_t begin, int64_t end, uint8_t* scratch);
+};
+
 struct DenseProduct {
   DenseWeight w;
   const float* x;
@@ -142,6 +180,7 @@ struct Kernels {
   // One query's y [dim] from its partial results in neighbouring ranges, `stride` floats apart.
   void (*combine)(const float* partials, int64_t ranges, int64_t stride, int64_t dim, float* y);
   void (*to_float)(const void* data, Type type, int64_t count, float* y);
+  const ManyRows* many;  // null: products of many rows are computed as those of few are
 };
 
 const Kernels* scalar_kernels();

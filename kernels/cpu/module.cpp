@@ -291,6 +291,8 @@ NB_MODULE(_cpu, m) {
     return names;
   });
   m.def("use_isa", &use_kernels);
+  m.def("spans", [] { return kernels().many && spans_wanted(); });
+  m.def("use_spans", &want_spans);
   m.def("cpu_features", &cpu_features);
   m.def("set_profiling", &set_profiling, nb::arg("on"));
   m.def("profile", [] {

@@ -1,9 +1,11 @@
 #include "operations.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <cstdlib>
 #include <new>
+#include <string>
 
 #include "isa.h"
 #include "scratch.h"
@@ -81,31 +83,72 @@ void update(const AdapterRuns& runs, const float* h, int64_t begin, int64_t end,
   }
 }
 
+int64_t spans_of(const PackedWeight& w) {
+  return (w.blocks + kSpanBlocks - 1) / kSpanBlocks;
+}
+
+// Tiles of rounded activations in `call_scratch`, `tile_rows` rows and `tile_bytes` each:
+// f(rows of x in the order of the weight's inputs, their number, the tile).
+template <class F>
+const uint8_t* quantize_tiles(const PackedWeight& w, const float* x, int64_t m, int64_t tile_rows, int64_t tile_bytes,
+                              F&& f) {
+  const int64_t tiles = (m + tile_rows - 1) / tile_rows;
+  uint8_t* data = call_scratch.reserve(size_t(tiles * tile_bytes));
+  parallel(tiles, grain_for(w.columns * tile_rows), [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; tile++) {
+      const int64_t row = tile * tile_rows, rows = std::min(tile_rows, m - row);
+      const float* from = x + row * w.columns;
+      f(w.order ? gather(w, from, rows) : from, int(rows), data + tile * tile_bytes);
+    }
+  });
+  return data;
+}
+
+const uint8_t* quantize_few(const Kernels& isa, const PackedWeight& w, const float* x, int64_t m) {
+  const int zero = w.bits == 4 ? 8 : 128 - isa.byte_origin;
+  const int32_t factor = w.zeros ? -1 : -zero;
+  return quantize_tiles(
+      w, x, m, isa.tile_rows, isa.tile_rows * w.blocks * kTileRowBytes,
+      [&](const float* from, int rows, uint8_t* tile) { isa.quantize(from, rows, w.columns, w.blocks, factor, tile); });
+}
+
+const uint8_t* quantize_many(const ManyRows& many, const PackedWeight& w, const float* x, int64_t m) {
+  return quantize_tiles(
+      w, x, m, many.tile_rows, many.tile_rows * spans_of(w) * kSpanRowBytes,
+      [&](const float* from, int rows, uint8_t* tile) { many.quantize(from, rows, w.columns, spans_of(w), tile); });
+}
+
+std::atomic<bool>& spans_flag() {
+  static std::atomic<bool> wanted{[] {
+    const char* value = std::getenv("EDGEREASON_SPANS");
+    return !value || std::string(value) != "off";
+  }()};
+  return wanted;
+}
+
 }  // namespace
+
+bool spans_wanted() {
+  return spans_flag().load(std::memory_order_relaxed);
+}
+
+void want_spans(bool wanted) {
+  spans_flag().store(wanted, std::memory_order_relaxed);
+}
 
 void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride,
             const AdapterRuns& runs, float* y) {
   if (m == 0) return;
   const Kernels& isa = kernels();
+  const ManyRows* many = m > kFewRows && w.bits == 4 && spans_wanted() ? isa.many : nullptr;
   const float* h = project_down(runs, x, w.columns);
-  const int zero = w.bits == 4 ? 8 : 128 - isa.byte_origin;
-  const int32_t factor = w.zeros ? -1 : -zero;
-  uint8_t* tiles = call_scratch.reserve(size_t(m * w.blocks * kTileRowBytes));
-  const int64_t tile_rows = isa.tile_rows, tile_count = (m + tile_rows - 1) / tile_rows;
-  parallel(tile_count, grain_for(w.columns * tile_rows), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin * tile_rows; row < std::min(m, end * tile_rows); row += tile_rows) {
-      const int64_t rows = std::min(tile_rows, m - row);
-      const float* from = x + row * w.columns;
-      isa.quantize(w.order ? gather(w, from, rows) : from, int(rows), w.columns, w.blocks, factor,
-                   tiles + row * w.blocks * kTileRowBytes);
-    }
-  });
-  const PackedProduct job{w, tiles, m, add, add_stride, y};
-  const int64_t panel_work = w.blocks * kPanel * kBlock * m;
-  parallel(w.panels, std::max<int64_t>(1, 2 * kSmall / panel_work), [&](int64_t begin, int64_t end) {
-    uint8_t* scratch = chunk_scratch.reserve(size_t(w.blocks) * 2 * kPanel * kBlock);
-    isa.packed(job, begin, end, scratch);
-    update(runs, h, begin, end, w.rows, y);
+  const PackedProduct job{w, many ? quantize_many(*many, w, x, m) : quantize_few(isa, w, x, m), m, add, add_stride, y};
+  const int64_t pairs = (w.panels + 1) / 2, work = 2 * w.blocks * kPanel * kBlock * m;
+  parallel(pairs, std::max<int64_t>(1, 2 * kSmall / work), [&](int64_t begin, int64_t end) {
+    const int64_t first = 2 * begin, last = std::min(2 * end, w.panels);
+    uint8_t* scratch = chunk_scratch.reserve(size_t(spans_of(w)) * 2 * kPanelSpanBytes);
+    (many ? many->packed : isa.packed)(job, first, last, scratch);
+    update(runs, h, first, last, w.rows, y);
   });
 }
 

@@ -27,6 +27,11 @@ struct AdapterRun {
 };
 using AdapterRuns = std::vector<AdapterRun>;
 
+// Whether products of more than kFewRows rows with 4-bit weights may take their own arithmetic (ManyRows in kernels.h).
+// On, unless the environment variable EDGEREASON_SPANS is "off".
+bool spans_wanted();
+void want_spans(bool wanted);
+
 // y [m, rows] = x [m, columns] w^T + add, plus what the adapters of the rows add.
 void linear(const PackedWeight& w, const float* x, int64_t m, const float* add, int64_t add_stride,
             const AdapterRuns& runs, float* y);

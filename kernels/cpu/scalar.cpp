@@ -45,24 +45,34 @@ Vec::reg Vec::load_bf16(const uint16_t* p) {
 
 constexpr int kTileRows = 4;
 
+struct Rounded {
+  float scale;
+  int32_t sum;
+};
+
+// Some values to s8, `count` of them and then zeros up to `size`.
+Rounded quantize_row(const float* from, int64_t count, int64_t size, int8_t* q) {
+  float highest = 0;
+  for (int64_t k = 0; k < count; k++) highest = fabsf(from[k]) > highest ? fabsf(from[k]) : highest;
+  const float inverse = highest > 1e-30f ? 127.f / highest : 0.f;
+  int32_t sum = 0;
+  for (int64_t k = 0; k < size; k++) {
+    const float v = k < count ? nearbyintf(from[k] * inverse) : 0.f;
+    q[k] = int8_t(v >= -127.f && v <= 127.f ? int(v) : 0);
+    sum += q[k];
+  }
+  return {highest / 127.f, sum};
+}
+
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
   assert(0 < rows && rows <= kTileRows && columns <= blocks * kBlock);
   for (int64_t b = 0; b < blocks; b++, tile += rows * kTileRowBytes)
     for (int r = 0; r < rows; r++) {
-      const float* from = x + r * columns + b * kBlock;
-      const int64_t count = columns - b * kBlock < kBlock ? columns - b * kBlock : kBlock;
-      float highest = 0;
-      for (int64_t k = 0; k < count; k++) highest = fabsf(from[k]) > highest ? fabsf(from[k]) : highest;
-      const float scale = highest / 127.f, inverse = highest > 1e-30f ? 127.f / highest : 0.f;
-      auto* q = reinterpret_cast<int8_t*>(tile) + r * kBlock;
-      int32_t sum = 0;
-      for (int64_t k = 0; k < kBlock; k++) {
-        const float v = k < count ? nearbyintf(from[k] * inverse) : 0.f;
-        q[k] = int8_t(v >= -127.f && v <= 127.f ? int(v) : 0);
-        sum += q[k];
-      }
-      sum *= factor;
-      memcpy(tile + rows * kBlock + 4 * r, &scale, 4);
+      const int64_t left = columns - b * kBlock;
+      const Rounded row = quantize_row(x + r * columns + b * kBlock, left < kBlock ? left : kBlock, kBlock,
+                                       reinterpret_cast<int8_t*>(tile) + r * kBlock);
+      const int32_t sum = factor * row.sum;
+      memcpy(tile + rows * kBlock + 4 * r, &row.scale, 4);
       memcpy(tile + rows * (kBlock + 4) + 4 * r, &sum, 4);
     }
 }
@@ -102,8 +112,75 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*) {
   }
 }
 
-const Kernels kTable = {"scalar", kTileRows, 0,     quantize, packed, dense,     update,  rms_norm,
-                        rope,     swiglu,    geglu, softcap,  append, attention, combine, to_float};
+// ---- many rows -----------------------------------------------------------------------------------------------------
+
+void quantize_many(const float* x, int rows, int64_t columns, int64_t spans, uint8_t* tile) {
+  assert(0 < rows && rows <= kTileRows && columns <= spans * kSpan);
+  for (int64_t s = 0; s < spans; s++, tile += kTileRows * kSpanRowBytes)
+    for (int r = 0; r < rows; r++) {
+      const int64_t left = columns - s * kSpan;
+      const auto [scale, sum] = quantize_row(x + r * columns + s * kSpan, left < kSpan ? left : kSpan, kSpan,
+                                             reinterpret_cast<int8_t*>(tile) + r * kSpan);
+      const int32_t start = -128 * sum;
+      memcpy(tile + kTileRows * kSpan + 4 * r, &scale, 4);
+      memcpy(tile + kTileRows * (kSpan + 4) + 4 * r, &start, 4);
+    }
+}
+
+// Row r of a panel's blocks first <= b < last into w8; returns its scale.
+float unpack_span(const PackedWeight& w, int64_t panel, int r, int64_t first, int64_t last, int32_t* w8) {
+  const int64_t per_group = w.blocks / w.groups;
+  const auto index = [&](int64_t b) { return (panel * w.groups + b / per_group) * kPanel + r; };
+  const auto zero = [&](int64_t b) { return w.zeros ? int32_t(w.zeros[index(b)]) : 8; };
+  float s = 0;
+  for (int64_t b = first; b < last; b++) {
+    const int32_t d = zero(b) > 15 - zero(b) ? zero(b) : 15 - zero(b);
+    const float range = fabsf(from_f16(w.scales[index(b)])) * float(d);
+    s = range > s ? range : s;
+  }
+  const float inverse = s > 0 ? kReach / s : 0.f;
+  for (int64_t b = first; b < last; b++, w8 += kBlock) {
+    unpack(w.qweight + (panel * w.blocks + b) * 256, 4, r, w8);
+    const float b16 = nearbyintf(from_f16(w.scales[index(b)]) * inverse);
+    const int32_t factor = b16 >= -kReach && b16 <= kReach ? int32_t(b16) : 0;  // not a number where a scale is none
+    for (int k = 0; k < kBlock; k++) w8[k] = ((w8[k] - zero(b)) * factor + 128) >> 8;
+  }
+  return s * (1.f / 120);
+}
+
+void packed_many(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+  assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0 && job.w.bits == 4);
+  const PackedWeight& w = job.w;
+  const int64_t spans = (w.blocks + kSpanBlocks - 1) / kSpanBlocks;
+  auto* w8 = reinterpret_cast<int32_t*>(scratch);  // one output row: less than two panels of bytes
+  auto* ws = reinterpret_cast<float*>(w8 + spans * kSpan);
+  for (int64_t n = begin * kPanel; n < end * kPanel && n < w.rows; n++) {
+    for (int64_t s = 0; s < spans; s++) {
+      const int64_t first = s * kSpanBlocks, last = first + kSpanBlocks < w.blocks ? first + kSpanBlocks : w.blocks;
+      ws[s] = unpack_span(w, n / kPanel, int(n % kPanel), first, last, w8 + s * kSpan);
+    }
+    for (int64_t m = 0; m < job.m; m++) {
+      const int64_t row = m % kTileRows;
+      const uint8_t* tile = job.tiles + (m - row) * spans * kSpanRowBytes;
+      float y = 0;
+      for (int64_t s = 0; s < spans; s++, tile += kTileRows * kSpanRowBytes) {
+        const auto* x = reinterpret_cast<const int8_t*>(tile) + row * kSpan;
+        const int64_t left = w.blocks * kBlock - s * kSpan, count = left < kSpan ? left : kSpan;
+        float xs;
+        memcpy(&xs, tile + kTileRows * kSpan + 4 * row, 4);
+        int32_t dot = 0;  // the weights are signed here: no need for the sums of x
+        for (int64_t k = 0; k < count; k++) dot += w8[s * kSpan + k] * x[k];
+        y += xs * ws[s] * float(dot);
+      }
+      job.y[m * w.rows + n] = job.add ? y + job.add[m * job.add_stride + n] : y;
+    }
+  }
+}
+
+const ManyRows kMany = {kTileRows, quantize_many, packed_many};
+
+const Kernels kTable = {"scalar", kTileRows, 0,       quantize, packed,    dense,   update,   rms_norm, rope,
+                        swiglu,   geglu,     softcap, append,   attention, combine, to_float, &kMany};
 
 }  // namespace
 

@@ -135,9 +135,25 @@ def test_quantized_files_equal_the_dequantized_model(bits, group_size, tied, tmp
     write_model(model, tmp_path, bits, group_size)
     load_dequantized(model, tmp_path)
     engine, expected = NativeEngine(tmp_path), reference(model, IDS)
-    found = engine.session().advance(IDS, every=True)
-    assert np.sqrt(((found - expected) ** 2).mean()) < 0.02 * np.ptp(expected)
-    np.testing.assert_array_equal(in_pieces(engine, IDS), found)
+    for found in (engine.session().advance(IDS, every=True), in_pieces(engine, IDS)):
+        assert np.sqrt(((found - expected) ** 2).mean()) < 0.02 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_pieces_of_a_prompt_give_what_the_whole_gives(bits, rows_as_if_alone, tmp_path):
+    write_model(random_llama(), tmp_path, bits)
+    engine = NativeEngine(tmp_path)
+    np.testing.assert_array_equal(in_pieces(engine, IDS), engine.session().advance(IDS, every=True))
+
+
+def test_pieces_of_few_rows_give_the_same_whatever_their_size(engine):
+    """Guessed tokens are checked in passes of several rows, and have to be those of decoding one by one."""
+    session = engine.session()
+    session.advance(IDS[:40])
+    one_by_one = session.fork()
+    expected = np.concatenate([one_by_one.advance([token]) for token in IDS[40:]])
+    found = np.concatenate([session.advance(IDS[i : i + 16], every=True) for i in range(40, len(IDS), 16)])
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +163,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> NativeEngine:
     return NativeEngine(directory)
 
 
-def test_sessions_in_several_threads_do_not_disturb_each_other(engine):
+def test_sessions_in_several_threads_do_not_disturb_each_other(engine, rows_as_if_alone):
     prompts = [IDS[i : i + 20] for i in range(0, 80, 20)]
     expected = [engine.session().advance(ids, every=True) for ids in prompts]
     wrong: list[int] = []
@@ -167,7 +183,7 @@ def test_sessions_in_several_threads_do_not_disturb_each_other(engine):
     assert not wrong
 
 
-def test_prompts_longer_than_a_chunk_are_computed_in_pieces(engine, monkeypatch):
+def test_prompts_longer_than_a_chunk_are_computed_in_pieces(engine, rows_as_if_alone, monkeypatch):
     expected = engine.session().advance(IDS, every=True)
     monkeypatch.setattr("edgereason.engines.native._CHUNK", 17)
     np.testing.assert_array_equal(engine.session().advance(IDS, every=True), expected)

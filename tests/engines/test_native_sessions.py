@@ -18,6 +18,9 @@ from edgereason.errors import BundleError, ContextError, EdgeReasonError, Engine
 from edgereason.export.native import Rounding, write_native
 from edgereason.prompts import GUIDANCE
 
+# What a session computes must not depend on what it shares a pass with: compared bit for bit where kernels allow it.
+pytestmark = pytest.mark.usefixtures("rows_as_if_alone")
+
 VOCAB = 280
 IDS = np.random.default_rng(1).integers(0, VOCAB, 200).tolist()
 

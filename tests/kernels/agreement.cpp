@@ -31,14 +31,24 @@ void expect_close(const Floats& y, const Result& expected, const std::string& wh
 
 }  // namespace
 
+namespace {
+
+Floats result_of(const char* name, int64_t size, const std::function<void(float*)>& run) {
+  use_kernels(name);
+  Floats y(size, NAN);
+  run(y.data());
+  return y;
+}
+
+}  // namespace
+
+void compare_one(const Kernels& isa, const std::string& what, int64_t size, const std::function<void(float*)>& run,
+                 const Result& expected) {
+  expect_close(result_of(isa.name, size, run), expected, what + ", " + isa.name);
+}
+
 void compare(const std::string& what, int64_t size, const std::function<void(float*)>& run, const Result* expected) {
-  const auto result_of = [&](const char* name) {
-    use_kernels(name);
-    Floats y(size, NAN);
-    run(y.data());
-    return y;
-  };
-  Result reference{result_of("scalar"), Floats(size)};
+  Result reference{result_of("scalar", size, run), Floats(size)};
   if (expected) {
     expect_close(reference.values, *expected, what + ", scalar against double precision");
     reference.tolerance = Floats(size);
@@ -48,7 +58,7 @@ void compare(const std::string& what, int64_t size, const std::function<void(flo
     for (float v : reference.values) highest = std::max(highest, std::fabs(v));
     for (float& t : reference.tolerance) t = 1e-5f * highest;
   }
-  for (const Kernels* isa : available_kernels()) expect_close(result_of(isa->name), reference, what + ", " + isa->name);
+  for (const Kernels* isa : available_kernels()) compare_one(*isa, what, size, run, reference);
 }
 
 namespace {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "guarded.h"
+#include "kernels.h"
 
 namespace edgereason {
 
@@ -46,6 +47,10 @@ struct Result {
 // with the scalar result up to a part of its largest value. Throws std::runtime_error.
 void compare(const std::string& what, int64_t size, const std::function<void(float*)>& run,
              const Result* expected = nullptr);
+
+// The same for one instruction set that has an arithmetic of its own.
+void compare_one(const Kernels& isa, const std::string& what, int64_t size, const std::function<void(float*)>& run,
+                 const Result& expected);
 
 inline float from_f16(uint16_t h) {
   const int exponent = h >> 10 & 31, mantissa = h & 1023;

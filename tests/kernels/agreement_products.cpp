@@ -89,17 +89,31 @@ struct Weight4Or8 {
 
   double value(int64_t n, int64_t k) const {
     const int64_t index = (n / kPanel * packed.groups + k / group) * kPanel + n % kPanel;
-    const int zero = packed.zeros ? packed.zeros[index] : 1 << (packed.bits - 1);
-    return double(from_f16(scales[index])) * (q[n * padded_columns + k] - zero);
+    return double(from_f16(scales[index])) * (q[n * padded_columns + k] - zero(index));
+  }
+
+  int zero(int64_t index) const { return packed.zeros ? packed.zeros[index] : 1 << (packed.bits - 1); }
+
+  // The value that products of many rows use: w8 times the scale of a span of 128 inputs.
+  double value_in_span(int64_t n, int64_t k) const {
+    const auto index = [&](int64_t g) { return (n / kPanel * packed.groups + g) * kPanel + n % kPanel; };
+    const int64_t first = k / kSpan * kSpan, last = std::min(padded_columns, first + kSpan) - 1, own = index(k / group);
+    float s = 0;
+    for (int64_t g = first / group; g <= last / group; g++)
+      s = std::max(s, std::fabs(from_f16(scales[index(g)])) * float(std::max(zero(index(g)), 15 - zero(index(g)))));
+    const double b = double(std::nearbyintf(from_f16(scales[own]) * (120 * 256 / s)));
+    const double w8 = std::floor((q[n * padded_columns + k] - zero(own)) * b / 256 + 0.5);
+    if (std::fabs(w8) > 120) throw std::runtime_error("a weight is beyond 120");
+    return w8 * double(s) / 120;
   }
 };
 
-// Activations as the kernels round them: to 127ths of the largest of each 32.
-std::vector<double> rounded(const Floats& x, int64_t columns) {
+// Activations as the kernels round them: to 127ths of the largest of each `group` inputs.
+std::vector<double> rounded(const Floats& x, int64_t columns, int64_t group) {
   std::vector<double> values(size_t(x.size()));
   for (int64_t row = 0; row < x.size(); row += columns)
-    for (int64_t k = 0; k < columns; k += kBlock) {
-      const int64_t first = row + k, last = row + std::min<int64_t>(columns, k + kBlock);
+    for (int64_t k = 0; k < columns; k += group) {
+      const int64_t first = row + k, last = row + std::min<int64_t>(columns, k + group);
       float top = 0;
       for (int64_t i = first; i < last; i++) top = std::max(top, std::fabs(x[i]));
       const float inverse = top > 1e-30f ? 127.f / top : 0.f;
@@ -146,7 +160,7 @@ struct Addend {
 void check_packed(Random& random) {
   const Weight4Or8 weight(random);
   const PackedWeight& w = weight.packed;
-  const int64_t m = random.integer(0, 20);
+  const int64_t m = random.coin() ? random.integer(0, kFewRows) : random.integer(kFewRows + 1, 70);
   Floats x = random.normal(m * w.columns);
   for (int64_t i = 0; i < m; i++) {
     const float magnitude = random.one_of({1.f, 1e-3f, 50.f, 0.f, 1e-33f});
@@ -156,14 +170,17 @@ void check_packed(Random& random) {
   for (int64_t i = 0; i < x.size(); i++) stored_order[i] = x[i - i % w.columns + weight.input(i % w.columns)];
   const Addend add(random, m, w.rows);
   const bool with_add = random.coin();
-  const auto value = [&](int64_t n, int64_t k) { return weight.value(n, k); };
-  const Result expected = product_of(rounded(stored_order, w.columns), value, m, w.rows, w.columns,
-                                     with_add ? &add.values : nullptr, add.stride);
-  compare(
-      "packed, " + std::to_string(w.bits) + " bits, " + std::to_string(w.groups) + " groups" +
-          (w.zeros ? ", zeros, " : ", ") + shape_of(m, w.rows, w.columns),
-      m * w.rows, [&](float* y) { linear(w, x.data(), m, with_add ? add.values.data() : nullptr, add.stride, {}, y); },
-      &expected);
+  const std::string what = "packed, " + std::to_string(w.bits) + " bits, " + std::to_string(w.groups) + " groups" +
+                           (w.zeros ? ", zeros, " : ", ") + shape_of(m, w.rows, w.columns);
+  const auto run = [&](float* y) { linear(w, x.data(), m, with_add ? add.values.data() : nullptr, add.stride, {}, y); };
+  const auto expected = [&](int64_t group, auto&& value) {
+    return product_of(rounded(stored_order, w.columns, group), value, m, w.rows, w.columns,
+                      with_add ? &add.values : nullptr, add.stride);
+  };
+  const Result few = expected(kBlock, [&](int64_t n, int64_t k) { return weight.value(n, k); });
+  if (m <= kFewRows || w.bits == 8) return compare(what, m * w.rows, run, &few);
+  const Result many = expected(kSpan, [&](int64_t n, int64_t k) { return weight.value_in_span(n, k); });
+  for (const Kernels* isa : available_kernels()) compare_one(*isa, what, m * w.rows, run, isa->many ? many : few);
 }
 
 // A part of the panels: nothing else of y may change.
@@ -171,21 +188,33 @@ void check_panel_range(Random& random) {
   const Weight4Or8 weight(random);
   PackedWeight w = weight.packed;
   w.order = nullptr;  // `linear` puts the inputs in order, no kernel does
-  const int64_t m = random.integer(1, 20), begin = random.integer(0, w.panels), end = random.integer(begin, w.panels);
+  const bool many = random.coin();
+  const int64_t m = many ? random.integer(kFewRows + 1, 40) : random.integer(1, kFewRows);
+  const int64_t begin = random.integer(0, w.panels), end = random.integer(begin, w.panels);
+  const int64_t spans = (w.blocks + kSpanBlocks - 1) / kSpanBlocks;
   const Floats x = random.normal(m * w.columns);
   Floats whole(m * w.rows);
   for (const Kernels* isa : available_kernels()) {
+    const ManyRows* spanned = many && w.bits == 4 ? isa->many : nullptr;
     const int32_t factor = w.zeros ? -1 : -(w.bits == 4 ? 8 : 128 - isa->byte_origin);
-    Guarded<uint8_t> tiles(m * w.blocks * kTileRowBytes);
-    for (int64_t row = 0; row < m; row += isa->tile_rows)
-      isa->quantize(x.data() + row * w.columns, int(std::min<int64_t>(isa->tile_rows, m - row)), w.columns, w.blocks,
-                    factor, tiles.data() + row * w.blocks * kTileRowBytes);
-    Guarded<uint8_t> scratch(w.blocks * 2 * kPanel *
-                             kBlock);  // its end is aligned to a page, and so is its start to 64
+    const int64_t tile_rows = spanned ? spanned->tile_rows : isa->tile_rows;
+    const int64_t tile_bytes = tile_rows * (spanned ? spans * kSpanRowBytes : w.blocks * kTileRowBytes);
+    Guarded<uint8_t> tiles((m + tile_rows - 1) / tile_rows * tile_bytes);
+    for (int64_t row = 0; row < m; row += tile_rows) {
+      const int rows = int(std::min(tile_rows, m - row));
+      const float* from = x.data() + row * w.columns;
+      uint8_t* tile = tiles.data() + row / tile_rows * tile_bytes;
+      if (spanned)
+        spanned->quantize(from, rows, w.columns, spans, tile);
+      else
+        isa->quantize(from, rows, w.columns, w.blocks, factor, tile);
+    }
+    // Their ends are aligned to a page, and so are their starts to 64.
+    Guarded<uint8_t> scratch(spanned ? spans * 2 * kPanelSpanBytes : w.blocks * 2 * kPanel * kBlock);
     use_kernels(isa->name);
     linear(w, x.data(), m, nullptr, 0, {}, whole.data());
     Floats y(m * w.rows, NAN);
-    isa->packed({w, tiles.data(), m, nullptr, 0, y.data()}, begin, end, scratch.data());
+    (spanned ? spanned->packed : isa->packed)({w, tiles.data(), m, nullptr, 0, y.data()}, begin, end, scratch.data());
     for (int64_t i = 0; i < y.size(); i++) {
       const int64_t panel = i % w.rows / kPanel;
       const bool inside = panel >= begin && panel < end;

@@ -86,7 +86,7 @@ def test_each_row_gets_what_its_adapter_adds(isa, case):
 
 @given(case=products())
 @examples
-def test_every_row_with_an_adapter_is_computed_as_if_alone(isa, case):
+def test_every_row_with_an_adapter_is_computed_as_if_alone(isa, rows_as_if_alone, case):
     weight, x, rows, of_rows, _ = random_case(**case)
     together = cpu.linear(x, weight, rows, add=None)
     for i, index in enumerate(of_rows):

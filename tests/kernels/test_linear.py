@@ -14,7 +14,7 @@ from edgereason.kernels import packing
 examples = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 products = st.fixed_dictionaries(
     {
-        "m": st.one_of(st.integers(0, 9), st.sampled_from([12, 13, 40])),
+        "m": st.one_of(st.integers(0, 9), st.sampled_from([12, 13, 16, 17, 40])),
         "rows": st.integers(1, 70),
         "columns": st.integers(1, 300),
         "bits": st.sampled_from([4, 8]),
@@ -41,52 +41,95 @@ def random_product(m, rows, columns, bits, group, symmetric, with_add, seed):
     return weight, x, add
 
 
-def by_groups(x):
-    """x `[T, K]` as `[T, K / 32, 32]`, padded with zeros."""
-    groups = -(-x.shape[1] // 32)
-    return np.pad(x, ((0, 0), (0, 32 * groups - x.shape[1]))).reshape(len(x), groups, 32)
+def by_groups(x, size):
+    """x `[T, K]` as `[T, K / size, size]`, padded with zeros."""
+    groups = -(-x.shape[1] // size)
+    return np.pad(x, ((0, 0), (0, size * groups - x.shape[1]))).reshape(len(x), groups, size)
 
 
-def rounded_activations(x):
-    """x as the kernels round it: to 127ths of the largest value of each row and group of 32."""
-    padded = by_groups(x)
+def rounded_activations(x, size=32):
+    """x as the kernels round it: to 127ths of the largest value of each row and group of 32, or of another size."""
+    padded = by_groups(x, size)
     highest = np.abs(padded).max(axis=2, keepdims=True)
     inverse = np.divide(np.float32(127), highest, out=np.zeros_like(highest), where=highest > 0)
     q = np.rint(padded * inverse).astype(np.float64)
     rounded = q * (highest / np.float32(127)).astype(np.float64)
-    return rounded.reshape(len(x), padded.shape[1] * 32)[:, : x.shape[1]]
+    return rounded.reshape(len(x), padded.shape[1] * size)[:, : x.shape[1]]
+
+
+def weight_in_spans(weight):
+    """The 4-bit weight as products of many rows round it: to 120ths of what each row's span of 128 inputs can hold."""
+    q, scales, zeros = packing.unpack(weight)
+    per_group = q.shape[1] // scales.shape[1]
+    scales = np.repeat(scales.astype(np.float32), per_group, axis=1)
+    zeros = np.full(q.shape, 8) if zeros is None else np.repeat(zeros.astype(int), per_group, axis=1)
+    limits = by_groups(np.abs(scales) * np.maximum(zeros, 15 - zeros).astype(np.float32), 128).max(axis=2)
+    limit = np.repeat(limits, 128, axis=1)[:, : q.shape[1]]
+    inverse = np.divide(np.float32(120 * 256), limit, out=np.zeros_like(limit), where=limit > 0)
+    w8 = np.floor((q - zeros) * np.rint(scales * inverse).astype(np.float64) / 256 + 0.5)
+    assert np.abs(w8).max() <= 120
+    return (w8 * (limit.astype(np.float64) / 120))[:, : weight.columns]
+
+
+def operands(weight, x):
+    """The rounded activations and weights whose product is what the kernels compute, as float64."""
+    if cpu.spans() and len(x) > 16 and weight.bits == 4:
+        return rounded_activations(x, 128), weight_in_spans(weight)
+    return rounded_activations(x), weight.dequantize().astype(np.float64)
+
+
+@pytest.fixture(params=["spans", "groups"])
+def arithmetic(request, isa):
+    """Both arithmetics of products of many rows, where an instruction set has two."""
+    cpu.use_spans(request.param == "spans")
+    if request.param == "spans" and not cpu.spans():
+        pytest.skip(f"{isa} computes many rows as few")
+    yield
+    cpu.use_spans(True)
 
 
 @given(product=products)
 @examples
-def test_packed_linear_equals_the_integer_product(isa, product):
+def test_packed_linear_equals_the_integer_product(arithmetic, product):
     weight, x, add = random_product(**product)
-    expected = rounded_activations(x) @ weight.dequantize().astype(np.float64).T + (0 if add is None else add)
+    rounded, w = operands(weight, x)
+    expected = rounded @ w.T + (0 if add is None else add)
     found = cpu.linear(x, cpu.prepare(weight), add=add)
     assert found.shape == (len(x), weight.rows)
     # The products are exact; what differs is the order in which float32 sums them.
-    size = np.abs(rounded_activations(x)) @ np.abs(weight.dequantize().astype(np.float64)).T + 1e-6
+    size = np.abs(rounded) @ np.abs(w).T + 1e-6
     assert np.all(np.abs(found - expected) <= 4e-6 * size + 1e-6 * np.abs(expected))
 
 
 @given(product=products)
 @examples
-def test_packed_linear_is_near_the_product_without_rounding(isa, product):
+def test_packed_linear_is_near_the_product_without_rounding(arithmetic, product):
     weight, x, add = random_product(**product)
     w = weight.dequantize()
     expected = x @ w.T + (0 if add is None else add)
-    # Each activation is off by half a 127th of its group's largest at most.
-    largest = np.repeat(np.abs(by_groups(x)).max(axis=2), 32, axis=1)[:, : x.shape[1]]
-    bound = largest @ np.abs(w).T / 250 + 1e-4 * (np.abs(x) @ np.abs(w).T) + 1e-5
+    # Each activation is off by half a 127th of its group's largest at most, each weight by half of a span's step.
+    spans = cpu.spans() and len(x) > 16 and weight.bits == 4
+    size = 128 if spans else 32
+    largest = np.repeat(np.abs(by_groups(x, size)).max(axis=2), size, axis=1)[:, : x.shape[1]]
+    scales = np.repeat(np.abs(packing.unpack(weight)[1].astype(np.float32)), weight.group_size, axis=1)
+    steps = np.repeat(by_groups(scales, 128).max(axis=2) * 15 / 120, 128, axis=1)[:, : x.shape[1]] * spans
+    bound = largest @ np.abs(w).T / 250 + (np.abs(x) + largest / 250) @ steps.T * 0.55
+    bound += 1e-4 * (np.abs(x) @ np.abs(w).T) + 1e-5
     assert np.all(np.abs(cpu.linear(x, cpu.prepare(weight), add=add) - expected) <= bound)
 
 
 @given(product=products)
 @examples
-def test_every_row_is_computed_as_if_alone(isa, product):
+def test_every_row_is_computed_as_if_alone(arithmetic, product):
+    """Or, where it is one of many, as if beside any others."""
     weight, x, add = random_product(**product)
     prepared = cpu.prepare(weight)
     together = cpu.linear(x, prepared, add=add)
+    if cpu.spans() and len(x) > 16:
+        order = np.random.default_rng(product["seed"]).permutation(len(x))[:17]
+        beside_others = cpu.linear(x[order], prepared, add=None if add is None else add[order])
+        np.testing.assert_array_equal(beside_others, together[order])
+        return
     for i in range(len(x)):
         alone = cpu.linear(x[i : i + 1], prepared, add=None if add is None else add[i : i + 1])
         np.testing.assert_array_equal(together[i], alone[0])
@@ -94,15 +137,16 @@ def test_every_row_is_computed_as_if_alone(isa, product):
 
 @given(product=products)
 @examples
-def test_packed_linear_equals_the_scalar_reference(isa, product):
+def test_packed_linear_equals_the_scalar_reference(isa, arithmetic, product):
     weight, x, add = random_product(**product)
     found = cpu.linear(x, cpu.prepare(weight), add=add)
+    rounded, w = operands(weight, x)
     cpu.use_isa("scalar")
     try:
         expected = cpu.linear(x, cpu.prepare(weight), add=add)
     finally:
         cpu.use_isa(isa)
-    size = np.abs(rounded_activations(x)) @ np.abs(weight.dequantize()).T + 1e-6
+    size = np.abs(rounded) @ np.abs(w).T + 1e-6
     assert np.all(np.abs(found - expected) <= 4e-6 * size + 1e-6)
 
 
