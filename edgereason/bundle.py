@@ -109,6 +109,8 @@ class Bundle:
     created_by: str = ""
     layout: str = "merged"
     """`merged`, a model for each stage, or `shared`, one base and two adapters."""
+    fidelity: dict[str, Any] = field(default_factory=dict)
+    """How close it is to base and adapters, as `edgereason.export.fidelity` reports it; empty where nobody measured."""
 
     @property
     def shared(self) -> bool:
@@ -168,6 +170,7 @@ class Bundle:
                 provenance=dict(value["provenance"]),
                 created_by=str(value["created_by"]),
                 layout=value["layout"],
+                fidelity=dict(value.get("fidelity", {})),
             )
         except BundleError:
             raise
@@ -202,6 +205,7 @@ class Bundle:
             "stages": {name: stage.to_json() for name, stage in self.stages.items()},
             "quantization": self.quantization,
             "provenance": self.provenance,
+            **({"fidelity": self.fidelity} if self.fidelity else {}),
             "files": {name: vars(record) for name, record in sorted(self.files.items())},
         }
 

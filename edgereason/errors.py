@@ -4,6 +4,8 @@ Every failure that a user can cause or cure is an `EdgeReasonError`. The command
 where there is one, the cure below it; anything else is a defect of ours and keeps its traceback.
 """
 
+from typing import Any
+
 
 class EdgeReasonError(Exception):
     """A problem that its reader can act on.
@@ -40,6 +42,18 @@ class EngineError(EdgeReasonError):
 
 class ExportError(EdgeReasonError):
     """Base and adapters that cannot be exported as asked: wrong pairing, broken values, no space left."""
+
+
+class FidelityError(ExportError):
+    """A bundle that is further from its base and adapters than allowed.
+
+    Attributes:
+        report: What was measured, as `edgereason.export.fidelity.Report.to_json` gives it.
+    """
+
+    def __init__(self, what: str, cure: str, report: dict[str, Any]) -> None:
+        super().__init__(what, cure)
+        self.report = report
 
 
 class ContextError(UsageError):

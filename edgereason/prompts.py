@@ -67,6 +67,8 @@ ANSWER = Prompt(
     system="Answer step by step and end with #### and the result.",
     user="{question}\n\nGuidance:\n{guidance}",
 )
+DEFAULT_PROMPTS = {"guidance": GUIDANCE, "answer": ANSWER}
+"""Of adapters that bring none."""
 
 
 def final_result(answer: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from edgereason.bundle import STAGES, Bundle, Stage, record_files
 from edgereason.errors import EngineError, ExportError, UsageError
 from edgereason.export.settings import Settings
 from edgereason.export.staging import staged
-from edgereason.prompts import ANSWER, GUIDANCE
+from edgereason.prompts import DEFAULT_PROMPTS
 
 if TYPE_CHECKING:
     from edgereason.export.sources import Source
@@ -24,7 +23,6 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of its steps are done, and how many there are."""
 
 _LIBRARIES = {"native": (), "gguf": ("gguf", "llama_cpp"), "onnx": ("onnx", "onnxruntime", "onnxruntime_genai")}
-_DEFAULT_PROMPTS = {"guidance": GUIDANCE, "answer": ANSWER}
 
 
 def export(
@@ -63,10 +61,13 @@ def export(
     Raises:
         UsageError: an option is unknown, or its value is not among its choices.
         ExportError: base and adapters do not fit, or the bundle cannot be written.
+        FidelityError: the bundle is further from base and adapters than allowed.
         EngineError: a library that the format needs is not installed.
     """
     settings = Settings.of(options)
     _require(settings.format)
+    from edgereason.export.fidelity import origins
+    from edgereason.export.fidelity.measure import prove, require_memory
     from edgereason.export.inputs import describe, fingerprint, open_base
     from edgereason.export.merge import merge
     from edgereason.export.pairing import check_pairing
@@ -80,21 +81,26 @@ def export(
     bases = {stage: open_base(sources[stage], settings.format, revision) for stage in STAGES}
     named = {"guidance": guidance_adapter, "answer": answer_adapter}
     references = _references(reference_adapters or {}, settings)
-    adapters = {s: open_stage(named[s], references.get(s), _DEFAULT_PROMPTS[s], settings) for s in STAGES}
+    adapters = {s: open_stage(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}
     for stage in STAGES:
         check_pairing(bases[stage], adapters[stage], settings.layout)
+    merged = {}
     if settings.layout == "shared":
         check_shared(bases["answer"], adapters)
         write = partial(write_shared, bases["answer"], adapters)
     else:
-        write = partial(write_merged, {stage: merge(bases[stage], adapters[stage]) for stage in STAGES})
+        merged = {stage: merge(bases[stage], adapters[stage]) for stage in STAGES}
+        write = partial(write_merged, merged)
+    against = {stage: origins.Source(bases[stage], adapters[stage], merged.get(stage)) for stage in STAGES}
+    if settings.verify:
+        require_memory(against.values())
     out = Path(out)
     _check_space(out, max(each.bytes for each in bases.values()))
     provenance = {stage: describe(bases[stage], adapters[stage]) for stage in STAGES}
-    key = [asdict(settings), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
+    key = [settings.of_files(), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
     with staged(out, key, resume, replace) as staging:
         stop_ids, stored = write(staging, settings, partial(_report, progress=progress))
-        Bundle(
+        bundle = Bundle(
             path=staging.path,
             format=settings.format,
             layout=settings.layout,
@@ -103,7 +109,10 @@ def export(
             quantization={"bits": settings.bits, **stored},
             provenance=provenance,
             created_by=f"edgereason {edgereason.__version__}",
-        ).write_manifest()
+        )
+        if settings.verify:
+            bundle = prove(bundle, against, settings, progress)
+        bundle.write_manifest()
     return Bundle.open(out, verify=False)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from edgereason.errors import UsageError
+from edgereason.export.fidelity.limits import parse_thresholds
+from edgereason.export.fidelity.questions import read_questions
 
 FORMATS = ("native", "gguf", "onnx")
 LAYOUTS = ("merged", "shared")
@@ -16,6 +19,7 @@ BITS = (4, 8, 16)
 GGUF_TYPES = {"Q4_0": 4, "Q4_K_M": 4, "Q8_0": 8, "F16": 16}
 """The GGUF types that can be written, and the bits of a weight in each."""
 
+_VERIFYING = ("verify", "prompts", "thresholds", "allow_loss")
 _GGUF_DEFAULTS = {4: "Q4_0", 8: "Q8_0", 16: "F16"}
 
 
@@ -34,6 +38,10 @@ class Settings:
         density: The share of values that `ties` and `dare_*` keep.
         seed: Of what `dare_*` draws.
         extrapolate: How far to go beyond an adapter, away from its reference; None for not at all.
+        verify: Measure the bundle against base and adapters before it is finished.
+        prompts: A file of questions to verify with, in place of those that ship with the package.
+        thresholds: What each rung may lose, in place of the default limits: `("quantized.kl=0.05",)`.
+        allow_loss: Finish a bundle that loses more, and say so in its manifest.
 
     Raises:
         UsageError: a value is not among its choices, or two contradict each other.
@@ -47,6 +55,10 @@ class Settings:
     density: float = 0.5
     seed: int = 0
     extrapolate: float | None = None
+    verify: bool = True
+    prompts: Path | None = None
+    thresholds: tuple[str, ...] = ()
+    allow_loss: bool = False
 
     def __post_init__(self) -> None:
         _choose("format", self.format, FORMATS)
@@ -56,6 +68,9 @@ class Settings:
                 f"The format {self.format} has no shared layout.", f"Those that do: {', '.join(_SHARED_FORMATS)}."
             )
         self._check_gguf_type()
+        parse_thresholds(self.thresholds)
+        if self.prompts is not None:
+            read_questions(self.prompts)
         if self.bits not in BITS:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
         _choose("way to combine adapters", self.combine, COMBINATIONS)
@@ -72,6 +87,10 @@ class Settings:
             object.__setattr__(self, "bits", GGUF_TYPES[self.gguf_type])
         elif self.format == "gguf" and self.bits in _GGUF_DEFAULTS:
             object.__setattr__(self, "gguf_type", _GGUF_DEFAULTS[self.bits])
+
+    def of_files(self) -> dict[str, Any]:
+        """The options that a bundle's files depend on: all but those of verifying it."""
+        return {name: value for name, value in asdict(self).items() if name not in _VERIFYING}
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:

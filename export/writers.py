@@ -11,6 +11,7 @@ from typing import Any
 from edgereason.export.merge import MergedWeights, copy_tokenizer, materialize
 from edgereason.export.settings import Settings
 from edgereason.export.staging import Staging
+from edgereason.files import write_json
 from edgereason.tokenizer import Tokenizer
 
 Report = Callable[[str, int, int], None]
@@ -61,7 +62,10 @@ def write_model(
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
-    return _WRITERS[settings.format](merged, directory, work, settings, report)
+    stored = _WRITERS[settings.format](merged, directory, work, settings, report)
+    if not (directory / "config.json").is_file():  # so that a bundle can be verified, and opened by optimum
+        write_json(directory / "config.json", merged.config)
+    return stored
 
 
 def write_tokenizer(config: dict[str, Any], source: Path, base: Path, directory: Path) -> frozenset[int]:

@@ -50,6 +50,25 @@ def export(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted export; keep the work of this one if it is.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Measure the bundle against base and unmerged adapters at the end."),
+    ] = True,
+    prompts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Questions to verify with: one per line, or .jsonl with `question` and perhaps `guidance`."),
+    ] = None,
+    threshold: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="What a rung may lose: RUNG.MEASURE=VALUE, such as quantized.kl=0.05. Can be repeated."),
+    ] = None,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Keep a bundle that loses more; its manifest says so.")
+    ] = False,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Draw what was measured here, as PNG."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
 ) -> None:
     """Merge a guidance and an answer adapter into their base, quantize, and write a bundle."""
@@ -57,31 +76,42 @@ def export(
 
     from edgereason.bundle import STAGES
     from edgereason.cli.progress import export_progress
+    from edgereason.cli.verify import show_fidelity
+    from edgereason.errors import FidelityError
     from edgereason.export import export as run
     from edgereason.export.sources import parse_adapters, parse_references
 
     console = Console(stderr=True)
-    with export_progress(console) as progress:
-        bundle = run(
-            base,
-            parse_adapters(guidance_adapter),
-            parse_adapters(answer_adapter),
-            out,
-            answer_base=answer_base,
-            revision=revision,
-            reference_adapters=parse_references(reference_adapter or [], STAGES),
-            combine=combine,
-            density=density,
-            seed=seed,
-            extrapolate=extrapolate,
-            format=format,
-            layout=layout,
-            bits=bits,
-            gguf_type=gguf_type,
-            replace=force,
-            resume=resume,
-            progress=progress,
-        )
+    try:
+        with export_progress(console) as progress:
+            bundle = run(
+                base,
+                parse_adapters(guidance_adapter),
+                parse_adapters(answer_adapter),
+                out,
+                answer_base=answer_base,
+                revision=revision,
+                reference_adapters=parse_references(reference_adapter or [], STAGES),
+                combine=combine,
+                density=density,
+                seed=seed,
+                extrapolate=extrapolate,
+                format=format,
+                layout=layout,
+                bits=bits,
+                gguf_type=gguf_type,
+                verify=verify,
+                prompts=prompts,
+                thresholds=tuple(threshold or ()),
+                allow_loss=allow_loss,
+                replace=force,
+                resume=resume,
+                progress=progress,
+            )
+    except FidelityError as error:
+        show_fidelity(error.report, "the export", console, plot)
+        raise
+    show_fidelity(bundle.fidelity, str(bundle.path), console, plot)
     size = sum(record.bytes for record in bundle.files.values())
     console.print(f"{bundle.path}: {bundle.format}, {size / 1e6:.1f} MB", highlight=False)
     console.print(f'Ask it: edgereason ask --bundle {bundle.path} "..."', highlight=False, style="dim")

@@ -34,6 +34,8 @@ def _show(bundle: Bundle) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from edgereason.cli.verify import show_fidelity
+
     console = Console(highlight=False)
     stored = ", ".join(f"{name} {value}" for name, value in bundle.quantization.items())
     console.print(f"{bundle.path}: {bundle.layout} {bundle.format} bundle for the engine {bundle.engine}", markup=False)
@@ -51,3 +53,4 @@ def _show(bundle: Bundle) -> None:
         table.add_row(Text(file), f"{record.bytes:,}", f"{record.sha256[:16]}…")
     console.print(table)
     console.print("All files agree with their checksums.")
+    show_fidelity(bundle.fidelity, str(bundle.path), console)

@@ -1,0 +1,82 @@
+"""How much each rung of the ladder may lose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from edgereason.errors import UsageError
+
+EXACT = ("tokenizer", "template", "stops")
+"""Rungs on which everything has to be equal."""
+NUMERIC = ("merged", "stored", "quantized", "engine")
+"""Rungs on which next-token distributions are compared."""
+RUNGS = (*EXACT, *NUMERIC)
+
+AT_LEAST = ("top1", "greedy")
+"""Measures of which more is better; all others have an upper limit."""
+MEASURES = ("kl", "kl_p99", "step_kl", "top1", "perplexity", "greedy")
+
+Limits = Mapping[str, Mapping[str, float]]
+"""By rung and measure."""
+
+# Measured on the example and on random models: docs/fidelity.md shows what is usual, these are several times as much.
+_ROUNDING = {"kl": 1e-6, "kl_p99": 1e-5, "top1": 0.999, "perplexity": 1.001, "greedy": 0.98}
+_HALF = {"kl": 1e-4, "kl_p99": 1e-3, "top1": 0.995, "perplexity": 1.005, "greedy": 0.95}
+_QUANTIZED = {
+    4: {"kl": 0.1, "kl_p99": 1.5, "top1": 0.9, "perplexity": 1.15},
+    8: {"kl": 0.005, "kl_p99": 0.05, "top1": 0.98, "perplexity": 1.02, "greedy": 0.8},
+    16: _HALF,
+}
+
+
+def default_limits(bits: int) -> dict[str, dict[str, float]]:
+    """The limits for weights of 4, 8 or 16 bits."""
+    quantized = _QUANTIZED[bits]
+    return {
+        **{rung: {"different": 0.0} for rung in EXACT},
+        "merged": dict(_ROUNDING),
+        "stored": dict(_HALF),
+        "quantized": dict(quantized),
+        "engine": {**quantized, "step_kl": _QUANTIZED[8]["kl"] if bits < 16 else _HALF["kl"]},
+    }
+
+
+def parse_thresholds(texts: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Read limits as people write them: `quantized.kl=0.05`.
+
+    Raises:
+        UsageError: a text is not of this form, or names no rung or measure.
+    """
+    limits: dict[str, dict[str, float]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        rung, _, measure = name.strip().partition(".")
+        known = ("different",) if rung in EXACT else MEASURES
+        if rung not in RUNGS or measure not in known or not equals:
+            raise UsageError(
+                f"threshold {text!r} is not of the form RUNG.MEASURE=VALUE.",
+                f"Rungs: {', '.join(NUMERIC)}; measures: {', '.join(MEASURES)}. Example: quantized.kl=0.05",
+            )
+        try:
+            limit = float(value)
+        except ValueError:
+            limit = math.nan
+        if math.isnan(limit) or limit < 0:
+            raise UsageError(f"threshold {text!r}: {value!r} is no number of 0 or more.", "Example: quantized.kl=0.05")
+        limits.setdefault(rung, {})[measure] = limit
+    return limits
+
+
+def with_thresholds(limits: Limits, changes: Limits) -> dict[str, dict[str, float]]:
+    """`limits`, those of `changes` in their place."""
+    return {rung: {**values, **changes.get(rung, {})} for rung, values in limits.items()}
+
+
+def exceeded(measures: Mapping[str, float], limits: Mapping[str, float]) -> tuple[str, ...]:
+    """The measures that are beyond their limits; one that is not a number is."""
+    return tuple(
+        name
+        for name, limit in limits.items()
+        if name in measures and not (measures[name] >= limit if name in AT_LEAST else measures[name] <= limit)
+    )
