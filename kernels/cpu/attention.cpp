@@ -115,7 +115,7 @@ void attention(const std::vector<Attention>& sequences, const float* k, int64_t 
   };
   int64_t work = 0;
   for (const Tile& tile : plan.tiles) work += tile.work() * tile.job->dim;
-  if (work < kSmall)
+  if (work < 4 * kSmall)  // a microsecond or two
     run(0, int64_t(plan.tasks.size()));
   else
     parallel_each(int64_t(plan.tasks.size()), run);

@@ -30,7 +30,7 @@ void parallel_each(int64_t count, const F& f) {
 }
 
 // Work below this many floats is done by the caller alone: handing it over would take longer.
-constexpr int64_t kSmall = 16384;
+constexpr int64_t kSmall = 65536;
 
 // How many items of `width` floats are worth handing over.
 inline int64_t grain_for(int64_t width) {
