@@ -22,7 +22,6 @@ enum class Operation {
   cap
 };
 constexpr int kOperations = 10;
-constexpr int64_t kFewRows = 16;
 
 struct Counter {
   const char* name;
