@@ -81,8 +81,9 @@ build/peers/llama-avx2/.installed: constraints.txt
 	touch $@
 
 # Against programs that are not part of the environment: llama.cpp's converter comes with the source of llama-cpp-python.
-conformance: .venv/.installed build/conformance/.downloaded
+conformance: .venv/.installed build/conformance/.downloaded build/conformance/bitsandbytes
 	EDGEREASON_CONVERTER="$$(find $(CURDIR)/build/conformance -name convert_hf_to_gguf.py)" \
+		EDGEREASON_BITSANDBYTES="$(CURDIR)/build/conformance/bitsandbytes" \
 		$(BIN)/python -m pytest -m conformance -rs
 
 build/conformance/.downloaded: constraints.txt
@@ -91,6 +92,10 @@ build/conformance/.downloaded: constraints.txt
 		--dest $(@D) llama-cpp-python
 	cd $(@D) && tar -xzf llama_cpp_python-*.tar.gz
 	touch $@
+
+# Beside the environment: PEFT would import it wherever it finds it.
+build/conformance/bitsandbytes:
+	$(PIP) install --quiet --no-deps --target $@ "bitsandbytes>=0.48"
 
 # The ARM kernels under an emulator: with i8mm, with dot products only, and with neither.
 test-arm:

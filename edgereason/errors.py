@@ -58,3 +58,7 @@ class FidelityError(ExportError):
 
 class ContextError(UsageError):
     """A prompt that is longer than the model's context."""
+
+
+class EdgeReasonWarning(UserWarning):
+    """Something that works but could be better, with the better way."""

@@ -47,7 +47,7 @@ def export(
         answer_adapter: A PEFT LoRA directory, trained to answer; or several, with their weights.
         out: The bundle's directory. It appears when it is complete, or not at all.
         answer_base: The answer model's base where it is another one.
-        revision: Of a base from the hub: a branch, tag or commit. The commit is recorded.
+        revision: Of `base` where it is from the hub: a branch, tag or commit. The commit is recorded.
         reference_adapters: By stage the adapter from which `extrapolate` goes away.
         replace: Replace what is at `out`.
         resume: Go on with what an interrupted export of the same inputs has finished, and keep what this one finishes
@@ -77,8 +77,8 @@ def export(
 
     if settings.layout == "shared" and answer_base is not None:
         raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")
-    sources = {"guidance": base, "answer": base if answer_base is None else answer_base}
-    bases = {stage: open_base(sources[stage], settings.format, revision) for stage in STAGES}
+    first = open_base(base, settings.format, revision)
+    bases = {"guidance": first, "answer": first if answer_base is None else open_base(answer_base, settings.format)}
     named = {"guidance": guidance_adapter, "answer": answer_adapter}
     references = _references(reference_adapters or {}, settings)
     adapters = {s: open_stage(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}

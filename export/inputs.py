@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 import edgereason
 from edgereason import models
 from edgereason.bundle import file_sha256
-from edgereason.errors import BundleError, ExportError, UsageError
+from edgereason.errors import BundleError, EdgeReasonWarning, ExportError, UsageError
+from edgereason.export.dequantize import Quantized, find_quantization
 from edgereason.export.hub import download
 from edgereason.files import read_json
 from edgereason.prompts import Prompt
@@ -38,6 +40,8 @@ class Base:
     """Where each tensor lies."""
     revision: str | None = None
     """The commit that was downloaded; None for a directory."""
+    quantized: Quantized | None = None
+    """How its weights are stored, where they are quantized; they are read in fp32 all the same."""
 
     @property
     def weights(self) -> tuple[Path, ...]:
@@ -53,11 +57,24 @@ class Base:
         Raises:
             ExportError: the checkpoint has none of this name.
         """
-        if name not in self.files:
+        if name not in self.shapes:
             raise ExportError(f"{self.path} has no {name}.", "Give a complete model, saved by save_pretrained().")
-        with safe_open(self.files[name], framework="pt") as file:  # numpy has no bfloat16
-            array: npt.NDArray[np.float32] = file.get_tensor(name).float().numpy()
-        return array
+        if self.quantized:
+            return self.quantized.read(name, self._stored)
+        return self._stored(name).astype(np.float32, copy=False)
+
+    def _stored(self, name: str) -> npt.NDArray[Any]:
+        return _read_stored(self.files[name], name)
+
+
+def _read_stored(file: Path, name: str) -> npt.NDArray[Any]:
+    """A tensor in its own type, or in float32 where that is bfloat16, which numpy does not have."""
+    import torch
+
+    with safe_open(file, framework="pt") as tensors:
+        tensor = tensors.get_tensor(name)
+    array: npt.NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,16 @@ def open_base(source: str | Path, format: str = "native", revision: str | None =
             + (" Or give --format native." if family in families("native") else ""),
         )
     shapes, files = _tensors(path)
-    return Base(path, str(source) if commit else path.resolve().name, config, shapes, files, commit)
+    quantized = find_quantization(path, config, shapes)
+    if quantized:
+        shapes = quantized.shapes(lambda name: _read_stored(files[name], name))
+        warnings.warn(
+            f"{path} is quantized with {quantized.method}: its rounding errors become part of the merged model. "
+            "Training or merging on the 16-bit model that it was made from is better.",
+            EdgeReasonWarning,
+            stacklevel=2,
+        )
+    return Base(path, str(source) if commit else path.resolve().name, config, shapes, files, commit, quantized)
 
 
 def _tensors(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Path]]:
@@ -214,6 +240,7 @@ def describe(base: Base, adapter: Adapter) -> dict[str, Any]:
             "name": base.name,
             **({"revision": base.revision} if base.revision else {}),
             "family": base.config["model_type"],
+            **({"quantized": base.quantized.method} if base.quantized else {}),
             "files": {file.name: _sum(file) for file in base.weights},
         },
         "adapter": _describe_adapter(adapter),

@@ -101,7 +101,8 @@ def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
 def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
     from edgereason.export.skeleton import Skeleton
 
-    config = {**base.config, "vocab_size": vocabulary(base, adapter)}
+    plain = {key: value for key, value in base.config.items() if key != "quantization_config"}
+    config = {**plain, "vocab_size": vocabulary(base, adapter)}
     skeleton = Skeleton(config, adapter)
     check_architecture(base, skeleton)
 

@@ -75,7 +75,7 @@ def export(
     from rich.console import Console
 
     from edgereason.bundle import STAGES
-    from edgereason.cli.progress import export_progress
+    from edgereason.cli.progress import export_progress, shown_warnings
     from edgereason.cli.verify import show_fidelity
     from edgereason.errors import FidelityError
     from edgereason.export import export as run
@@ -83,7 +83,7 @@ def export(
 
     console = Console(stderr=True)
     try:
-        with export_progress(console) as progress:
+        with shown_warnings(console), export_progress(console) as progress:
             bundle = run(
                 base,
                 parse_adapters(guidance_adapter),

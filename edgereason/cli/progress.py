@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from edgereason.errors import EdgeReasonWarning
 
 if TYPE_CHECKING:
     from edgereason.batch_file import Progress as FileProgress
@@ -43,3 +46,19 @@ def export_progress(console: Console) -> Iterator[Callable[[str, int, int], None
             bars.update(tasks[step], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def shown_warnings(console: Console) -> Iterator[None]:
+    """Our warnings as sentences, others as Python shows them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def sentence(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, EdgeReasonWarning):
+                console.print(f"warning: {message}", style="yellow", highlight=False, markup=False)
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = sentence
+        yield
