@@ -2,6 +2,7 @@
 
 from edgereason.export.gguf.adapter import write_gguf_adapter
 from edgereason.export.gguf.families import FAMILIES
-from edgereason.export.gguf.writer import GGUF_TYPES, write_gguf
+from edgereason.export.gguf.quantize import GGUF_TYPES
+from edgereason.export.gguf.writer import write_gguf
 
 __all__ = ["FAMILIES", "GGUF_TYPES", "write_gguf", "write_gguf_adapter"]

@@ -5,9 +5,6 @@ The float16 file has the keys and tensors that llama.cpp's converter writes, bit
 
 from __future__ import annotations
 
-import ctypes
-import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,19 +19,16 @@ from transformers import AutoConfig
 from edgereason.errors import ExportError
 from edgereason.export.gguf import rope
 from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
+from edgereason.export.gguf.quantize import GGUF_TYPES, Importance, quantize
 from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
 from edgereason.export.inputs import open_base
 from edgereason.export.merge import MergedWeights, merge
 from edgereason.files import new_file
-from edgereason.llama_library import ERROR, listening, llama_library
 
 Progress = Callable[[int, int], None]
 """Called with the tensors that are done and the tensors that there are."""
 
 _CURE = "Export with --format native, which computes the configuration as it is."
-
-GGUF_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7, "F16": 1}
-"""The types that can be written, with llama.cpp's `llama_ftype` number of each."""
 
 
 def write_gguf(
@@ -43,6 +37,7 @@ def write_gguf(
     gguf_type: str = "Q4_0",
     progress: Progress | None = None,
     name: str | None = None,
+    importance: Importance | None = None,
 ) -> None:
     """Write a model as one GGUF file.
 
@@ -54,6 +49,7 @@ def write_gguf(
         gguf_type: A name from `GGUF_TYPES`.
         progress: Called as tensors are written.
         name: The model's name inside the file; the family's name when None.
+        importance: What `measure_importance` finds, for types of few bits.
 
     Raises:
         ExportError: the family or tokenizer has no GGUF form, a weight does not fit float16, the quantizer fails, or
@@ -71,7 +67,8 @@ def write_gguf(
             try:
                 _write_f16(model, half, name or model.config.model_type, lambda done: report(done, total))
                 if gguf_type != "F16":
-                    _quantize(half, partial, gguf_type, lambda done: report(len(model.tensors) + done, total))
+                    count = len(model.tensors)
+                    quantize(half, partial, gguf_type, importance, lambda done: report(count + done, total))
             finally:
                 if half != partial:
                     half.unlink(missing_ok=True)
@@ -180,25 +177,3 @@ def _converted(tensor: _Tensor, model_dir: Path) -> Tensor:
             "Repair the checkpoint, or export with --format native or --format onnx.",
         )
     return data
-
-
-def _quantize(source: Path, out: Path, gguf_type: str, report: Callable[[int], None]) -> None:
-    """Run llama.cpp's quantizer. Progress is from its log, which numbers the tensors: "[  12/ 290] ..."."""
-    llama_cpp = llama_library()
-    complaints = ["no reason given"]
-
-    def follow(level: int, line: str) -> None:
-        if level == ERROR:
-            complaints.append(line)
-        elif match := re.match(r"\[ *(\d+)/ *\d+\]", line):
-            report(int(match[1]))
-
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = GGUF_TYPES[gguf_type]
-    with listening(follow):
-        status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(params))
-    if status != 0:
-        raise ExportError(
-            f"llama.cpp's quantizer could not write {gguf_type}: {complaints[-1]}.",
-            "Make sure that the disk has room and that the merged model is whole.",
-        )
