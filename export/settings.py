@@ -16,7 +16,7 @@ LAYOUTS = ("merged", "shared")
 _SHARED_FORMATS = ("native",)
 COMBINATIONS = ("linear", "ties", "dare_linear", "dare_ties", "cat")
 BITS = (4, 8, 16)
-GGUF_TYPES = {"Q4_0": 4, "Q4_K_M": 4, "Q8_0": 8, "F16": 16}
+GGUF_TYPES = {"IQ4_XS": 4, "Q4_0": 4, "Q4_K_M": 4, "Q5_K_M": 5, "Q6_K": 6, "Q8_0": 8, "F16": 16}
 """The GGUF types that can be written, and the bits of a weight in each."""
 
 _VERIFYING = ("verify", "prompts", "thresholds", "allow_loss")
@@ -71,7 +71,7 @@ class Settings:
         parse_thresholds(self.thresholds)
         if self.prompts is not None:
             read_questions(self.prompts)
-        if self.bits not in BITS:
+        if self.gguf_type is None and self.bits not in BITS:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
         _choose("way to combine adapters", self.combine, COMBINATIONS)
         if not 0 < self.density <= 1:

@@ -45,7 +45,7 @@ def export(
     bits: Annotated[int, typer.Option(help="4, 8, or 16 for full precision.")] = 4,
     gguf_type: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Q4_0, Q4_K_M, Q8_0 or F16, in place of --bits."),
+        typer.Option(help="IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16, in place of --bits."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted export; keep the work of this one if it is.")

@@ -31,8 +31,8 @@ _QUANTIZED = {
 
 
 def default_limits(bits: int) -> dict[str, dict[str, float]]:
-    """The limits for weights of 4, 8 or 16 bits."""
-    quantized = _QUANTIZED[bits]
+    """The limits for weights of 4 to 16 bits; between those that were measured, of the fewer."""
+    quantized = _QUANTIZED[max(known for known in _QUANTIZED if known <= bits)]
     return {
         **{rung: {"different": 0.0} for rung in EXACT},
         "merged": dict(_ROUNDING),

@@ -1,0 +1,105 @@
+"""GGUF's quantized types, and the importance matrix that makes the small ones better."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from families import save_family
+from gguf_contents import contents
+from places import TINY
+from random_model import save_tokenizer
+
+from edgereason.engines.llama_cpp import LlamaCppEngine
+from edgereason.errors import ExportError
+from edgereason.export.calibration import Calibration
+from edgereason.export.decoder import Decoder
+from edgereason.export.gguf import write_gguf
+from edgereason.export.gguf.importance import measure_importance
+from edgereason.export.inputs import open_adapter, open_base
+from edgereason.export.merge import MergedWeights, merge
+from edgereason.prompts import GUIDANCE
+from edgereason.tokenizer import Tokenizer
+
+SEQUENCES = [list(range(10, 60)), list(range(200, 230))]
+
+
+def opened(directory: Path, family: str, **changes: Any) -> tuple[Any, MergedWeights]:
+    model = save_family(family, directory, **changes)
+    save_tokenizer(directory)
+    return model, merge(open_base(directory, "gguf"))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "phi3"])
+def test_importance_is_the_mean_square_of_each_input(tmp_path: Path, family: str) -> None:
+    model, weights = opened(tmp_path, family)
+    found = measure_importance(weights, SEQUENCES)
+    seen: dict[str, list[torch.Tensor]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            module.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(args[0][0]))
+    with torch.no_grad():
+        for ids in SEQUENCES:
+            model(torch.tensor([ids]))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], len(model.model.layers))
+    assert len(found) == len(seen)
+    for name, inputs in seen.items():
+        expected = torch.cat(inputs).square().mean(0).numpy()
+        np.testing.assert_allclose(found[f"{names.get_name(name)}.weight"], expected, rtol=1e-4)
+
+
+def test_text_without_tokens_is_named(tmp_path: Path) -> None:
+    _, weights = opened(tmp_path, "llama")
+    with pytest.raises(ExportError, match="calibration text is empty"):
+        measure_importance(weights, [[]])
+
+
+def test_matrices_that_are_too_narrow_for_a_type_get_a_larger_one(tmp_path: Path) -> None:
+    opened(tmp_path, "llama")  # 64 and 96 columns
+    write_gguf(tmp_path, tmp_path / "model.gguf", "Q4_K_M")
+    _, tensors = contents(tmp_path / "model.gguf")
+    assert tensors["blk.0.attn_q.weight"][0] == gguf.GGMLQuantizationType.Q5_0
+
+
+def test_the_importance_matrix_brings_the_example_closer_on_other_text(tmp_path: Path) -> None:
+    adapter = open_adapter(TINY / "guidance", GUIDANCE)
+    weights = merge(open_base(TINY / "base", "gguf"), adapter)
+    tokenizer = Tokenizer(weights.tokenizer)
+    texts = held_out_texts(adapter.prompt, tokenizer)
+    exact = exact_log_probabilities(weights, texts)
+    importance = measure_importance(weights, Calibration({"guidance": adapter.prompt}).sequences(tokenizer))
+    divergence = {}
+    for name, matrix in (("with", importance), ("without", None)):
+        write_gguf(weights, tmp_path / "model.gguf", "Q4_K_M", importance=matrix)
+        divergence[name] = mean_divergence(tmp_path / "model.gguf", texts, exact)
+    assert divergence["with"] < 0.95 * divergence["without"]
+
+
+def held_out_texts(prompt: Any, tokenizer: Tokenizer) -> list[list[int]]:
+    """Prompts and guidances of problems that are not in the calibration text."""
+    rows = [json.loads(line) for line in (TINY / "held_out.jsonl").read_text().splitlines()[:12]]
+    return [tokenizer.encode(tokenizer.render(prompt.messages(row["question"])) + row["guidance"]) for row in rows]
+
+
+def exact_log_probabilities(weights: MergedWeights, texts: list[list[int]]) -> list[torch.Tensor]:
+    decoder = Decoder(weights.config, weights)
+    states = decoder.embed(texts)
+    for index in range(decoder.depth):
+        with decoder.layer(index):
+            states = [decoder.run(index, hidden) for hidden in states]
+    return [logits.log_softmax(-1) for logits in decoder.logits(states)]
+
+
+def mean_divergence(model: Path, texts: list[list[int]], exact: list[torch.Tensor]) -> float:
+    """The mean KL divergence of the next token's distribution, in nats."""
+    engine, divergences = LlamaCppEngine(model, 1), []
+    for ids, expected in zip(texts, exact, strict=True):
+        found = torch.from_numpy(engine.session(len(ids)).advance(ids, every=True)).log_softmax(-1)
+        divergences.append((expected.exp() * (expected - found)).sum(-1))
+    engine.close()
+    return float(torch.cat(divergences).mean())
