@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from transformers.initialization import no_init_weights
 
 from edgereason.errors import BundleError
 from edgereason.export.fidelity.distance import Logits, Text
@@ -58,7 +59,7 @@ def few_threads(parameters: int) -> Iterator[None]:
 def empty_model(config: Mapping[str, Any]) -> Any:
     """A model of the architecture of a config.json, in float32, its weights still to be filled in."""
     values = {name: value for name, value in config.items() if name != "quantization_config"}
-    with quiet(), transformers.initialization.no_init_weights():
+    with quiet(), no_init_weights():
         settings = transformers.CONFIG_MAPPING[values["model_type"]].from_dict(values)
         # Only eager attention computes every family's scores as its paper has them (soft caps).
         model = transformers.AutoModelForCausalLM.from_config(
