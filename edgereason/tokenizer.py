@@ -93,6 +93,10 @@ class Tokenizer:
         tokens = {name: _token_text(self._config.get(name)) for name in ("bos_token", "eos_token", "unk_token")}
         return self._template.render(messages, tokens)
 
+    def token(self, id_: int) -> str:
+        """A token as the vocabulary spells it; empty where there is none of this id."""
+        return self._fast.id_to_token(id_) or ""
+
     def stream(self) -> TextStream:
         """A decoder that turns ids into text as they come."""
         return TextStream(self._fast)

@@ -100,11 +100,14 @@ def export(
     key = [settings.of_files(), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
     with staged(out, key, resume, replace) as staging:
         stop_ids, stored = write(staging, settings, partial(_report, progress=progress))
+        stages = {stage: Stage(adapters[stage].prompt, stop_ids[stage]) for stage in STAGES}
+        if settings.ollama:
+            _write_modelfiles(stages, staging.path)
         bundle = Bundle(
             path=staging.path,
             format=settings.format,
             layout=settings.layout,
-            stages={stage: Stage(adapters[stage].prompt, stop_ids[stage]) for stage in STAGES},
+            stages=stages,
             files=record_files(staging.path),
             quantization={"bits": settings.bits, **stored},
             provenance=provenance,
@@ -114,6 +117,13 @@ def export(
             bundle = prove(bundle, against, settings, progress)
         bundle.write_manifest()
     return Bundle.open(out, verify=False)
+
+
+def _write_modelfiles(stages: Mapping[str, Stage], directory: Path) -> None:
+    from edgereason.export.gguf.ollama import write_modelfile
+
+    for name, stage in stages.items():
+        write_modelfile(stage, directory / name)
 
 
 def _references(references: Mapping[str, str | Path], settings: Settings) -> Mapping[str, str | Path]:

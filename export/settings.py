@@ -37,6 +37,7 @@ class Settings:
             PEFT's `add_weighted_adapter`.
         density: The share of values that `ties` and `dare_*` keep.
         seed: Of what `dare_*` draws.
+        ollama: Write a Modelfile for Ollama beside each stage's GGUF file.
         extrapolate: How far to go beyond an adapter, away from its reference; None for not at all.
         verify: Measure the bundle against base and adapters before it is finished.
         prompts: A file of questions to verify with, in place of those that ship with the package.
@@ -55,6 +56,7 @@ class Settings:
     density: float = 0.5
     seed: int = 0
     extrapolate: float | None = None
+    ollama: bool = False
     verify: bool = True
     prompts: Path | None = None
     thresholds: tuple[str, ...] = ()
@@ -73,6 +75,8 @@ class Settings:
             read_questions(self.prompts)
         if self.gguf_type is None and self.bits not in BITS:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
+        if self.ollama and self.format != "gguf":
+            raise UsageError(f"ollama is for --format gguf, not for {self.format}.", "Leave --ollama out.")
         _choose("way to combine adapters", self.combine, COMBINATIONS)
         if not 0 < self.density <= 1:
             raise UsageError(f"density is {self.density}.", "Choose a share above 0 and up to 1.")

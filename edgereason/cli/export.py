@@ -47,6 +47,9 @@ def export(
         Optional[str],  # noqa: UP045
         typer.Option(help="IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16, in place of --bits."),
     ] = None,
+    ollama: Annotated[
+        bool, typer.Option("--ollama", help="Write a Modelfile for Ollama beside each stage's GGUF file.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted export; keep the work of this one if it is.")
     ] = False,
@@ -100,6 +103,7 @@ def export(
                 layout=layout,
                 bits=bits,
                 gguf_type=gguf_type,
+                ollama=ollama,
                 verify=verify,
                 prompts=prompts,
                 thresholds=tuple(threshold or ()),
