@@ -57,7 +57,7 @@ class Array {
     return static_cast<T*>(view_.buf);
   }
   int64_t shape(int i) const { return int64_t(view_.shape[i]); }
-  Type type() const { return view_.format[0] == 'f' ? Type::f32 : view_.format[0] == 'e' ? Type::f16 : Type::bf16; }
+  Type type() const { return *letter() == 'f' ? Type::f32 : *letter() == 'e' ? Type::f16 : Type::bf16; }
   int64_t row_stride() const { return shape(0) > 1 ? int64_t(view_.strides[0] / view_.itemsize) : row_size(); }
 
   void expect(std::initializer_list<int64_t> shape) const {
@@ -71,6 +71,11 @@ class Array {
   }
 
  private:
+  // Arrays that come from ctypes or a file name the byte order too: little-endian, that of all machines with kernels.
+  const char* letter() const {
+    const char* f = view_.format ? view_.format : "B";
+    return *f == '<' ? f + 1 : f;
+  }
   int64_t row_size() const {
     int64_t size = 1;
     for (int i = 1; i < view_.ndim; i++) size *= shape(i);
@@ -79,7 +84,7 @@ class Array {
 
   void check(char format, int ndim) const {
     // numpy names 64-bit integers "l" or "q", whichever is the platform's.
-    const char* f = view_.format ? view_.format : "B";
+    const char* f = letter();
     const bool matches = f[1] == 0 && (f[0] == format || (format == 'q' && f[0] == 'l' && view_.itemsize == 8) ||
                                        (format == kFloat && (f[0] == 'f' || f[0] == 'e' || f[0] == 'H')));
     if (!matches) {

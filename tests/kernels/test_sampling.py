@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,3 +55,13 @@ def test_arguments_that_do_not_fit_are_named():
         cpu.softmax_mass(np.zeros(3, np.float32), 0, 0)
     with pytest.raises(TypeError, match="logits has to be float32"):
         cpu.top(np.zeros(3), 1)
+
+
+def test_arrays_that_name_their_byte_order_are_taken() -> None:
+    """As those do that numpy makes of ctypes' memory, where llama.cpp's logits lie."""
+    memory = (ctypes.c_float * 6)(1, 5, 2, 7, 3, 4)
+    logits = np.ctypeslib.as_array(memory).copy()
+    assert memoryview(logits).format == "<f"
+    assert cpu.top(logits, 2).tolist() == [3, 1]
+    with pytest.raises(TypeError, match="logits has to be float32"):
+        cpu.top(logits.astype(">f4"), 2)
