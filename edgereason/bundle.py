@@ -100,7 +100,7 @@ class Bundle:
 
     path: Path
     format: str
-    """`native`, `gguf` or `onnx`."""
+    """`native`, `gguf`, `onnx` or `gptq`."""
     stages: dict[str, Stage]
     files: dict[str, FileRecord]
     """By path inside the bundle, with `/`."""

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of its steps are done, and how many there are."""
 
-_LIBRARIES = {"native": (), "gguf": ("gguf", "llama_cpp"), "onnx": ("onnx", "onnxruntime", "onnxruntime_genai")}
+_LIBRARIES = {
+    "native": (),
+    "gguf": ("gguf", "llama_cpp"),
+    "onnx": ("onnx", "onnxruntime", "onnxruntime_genai"),
+    "gptq": (),
+}
 
 
 def export(
@@ -90,7 +95,7 @@ def export(
         write = partial(write_shared, bases["answer"], adapters)
     else:
         merged = {stage: merge(bases[stage], adapters[stage]) for stage in STAGES}
-        write = partial(write_merged, merged)
+        write = partial(write_merged, merged, {stage: adapters[stage].prompt for stage in STAGES})
     against = {stage: origins.Source(bases[stage], adapters[stage], merged.get(stage)) for stage in STAGES}
     if settings.verify:
         require_memory(against.values())

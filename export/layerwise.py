@@ -7,7 +7,7 @@ reason; those of one input have the same statistics and are rounded together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -60,12 +60,24 @@ def quantize_layers(
         with decoder.layer(index) as layer:
             work = _DecoderLayer(decoder, index, layer, states)
             if store.has(index):
-                work.install({name: weight.dequantize() for name, weight in store.weights(index, {}).items()})
+                install(layer, index, {name: weight.dequantize() for name, weight in store.weights(index, {}).items()})
             else:
                 store.write(index, [work.round(names, method, bits, bool(choices)) for names in work.units()])
             for number, hidden in enumerate(states):
                 states[number] = decoder.run(index, hidden)
         report(index + 1, decoder.depth)
+
+
+def install(layer: nn.Module, index: int, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Let linear layers of a loaded decoder layer have other weights, by their names in the checkpoint."""
+    for name, weight in weights.items():
+        _linear(layer, index, name).weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
+
+
+def _linear(layer: nn.Module, index: int, name: str) -> nn.Linear:
+    module = layer.get_submodule(name.removeprefix(f"model.layers.{index}."))
+    assert isinstance(module, nn.Linear)
+    return module
 
 
 class _DecoderLayer:
@@ -111,16 +123,15 @@ class _DecoderLayer:
         for bits in sorted(choices, reverse=True):  # the fewest come last and stay
             rounded = quantize(weight, hessian.clone(), replace(method, bits=bits))
             results[bits] = rounded.split([module.out_features for module in modules])
-            self.install(dict(zip(names, (part.dequantize() for part in results[bits]), strict=True)))
+            install(
+                self._layer,
+                self._index,
+                dict(zip(names, (part.dequantize() for part in results[bits]), strict=True)),
+            )
             if measure:
                 losses[bits] = self._loss(exact)
         sizes = {bits: sum(part.to_packed().nbytes for part in parts) for bits, parts in results.items()}
         return Unit(names, losses, sizes), results
-
-    def install(self, weights: dict[str, npt.NDArray[np.float32]]) -> None:
-        """Let linear layers have other weights."""
-        for name, weight in weights.items():
-            self._module(name).weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
 
     def _hessian(self, module: nn.Linear, names: tuple[str, ...]) -> Tensor:
         """XᵀX of a linear layer's inputs over the calibration text; the layers behind it are not computed."""
@@ -144,9 +155,7 @@ class _DecoderLayer:
         return self._decoder.run(self._index, hidden)
 
     def _module(self, name: str) -> nn.Linear:
-        module = self._layer.get_submodule(name.removeprefix(f"model.layers.{self._index}."))
-        assert isinstance(module, nn.Linear)
-        return module
+        return _linear(self._layer, self._index, name)
 
 
 class _ReachedError(Exception):

@@ -90,16 +90,11 @@ def write_native(
     Raises:
         ExportError: a weight is missing or not finite, or the disk is full.
     """
-    shapes: Mapping[str, tuple[int, ...]] = getattr(weights, "shapes", None) or {
-        name: array.shape for name, array in weights.items()
-    }
-    tied = "lm_head.weight" if config.get("tie_word_embeddings") else None
-    wholes = _fuse({name: shape for name, shape in shapes.items() if name != tied})
-    writer = _Writer(weights, rounding, quantized or {}, wholes, progress or (lambda done, total: None))
+    writer = _writer(config, weights, rounding, quantized or {})
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_streamed(directory / "model.safetensors", writer.specs, writer.tensors(), writer.metadata)
+        write_streamed(directory / "model.safetensors", writer.specs, writer.tensors(progress), writer.metadata)
         with new_file(directory / "config.json") as partial:
             write_json(partial, config)
     except BaseException as error:
@@ -109,6 +104,15 @@ def write_native(
         if isinstance(error, OSError):
             raise ExportError(f"{directory} cannot be written: {error.strerror}.", "Is there space left?") from error
         raise
+
+
+def native_bytes(
+    config: dict[str, Any], weights: Mapping[str, Float32], rounding: Rounding, quantized: Mapping[str, PackedWeight]
+) -> int:
+    """The size of the file that `write_native` would write, give or take its header's padding."""
+    writer = _writer(config, weights, rounding, quantized)
+    # Each tensor's entry in the header is about a hundred bytes and its name.
+    return sum(_bytes(spec) + len(name) + 100 for name, spec in writer.specs.items())
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,17 @@ def _fuse(shapes: Mapping[str, tuple[int, ...]]) -> list[_Whole]:
     return wholes
 
 
+def _writer(
+    config: dict[str, Any], weights: Mapping[str, Float32], rounding: Rounding, quantized: Mapping[str, PackedWeight]
+) -> _Writer:
+    shapes: Mapping[str, tuple[int, ...]] = getattr(weights, "shapes", None) or {
+        name: array.shape for name, array in weights.items()
+    }
+    tied = "lm_head.weight" if config.get("tie_word_embeddings") else None
+    wholes = _fuse({name: shape for name, shape in shapes.items() if name != tied})
+    return _Writer(weights, rounding, quantized, wholes)
+
+
 class _Writer:
     """The tensors of the file, and what is known of them beforehand.
 
@@ -165,13 +180,11 @@ class _Writer:
         rounding: Rounding,
         quantized: Mapping[str, PackedWeight],
         wholes: list[_Whole],
-        progress: Callable[[int, int], None],
     ) -> None:
         self._weights = weights
         self._rounding = rounding
         self._quantized = quantized
         self._wholes = wholes
-        self._progress = progress
         packed: dict[str, dict[str, int]] = {}
         specs: dict[str, Spec] = {}
         for whole in wholes:
@@ -185,7 +198,7 @@ class _Writer:
         self.specs = dict(sorted(specs.items(), key=lambda item: _bytes(item[1]) % ALIGNMENT != 0))
         self.metadata = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, "packed": json.dumps(packed)}
 
-    def tensors(self) -> Iterator[tuple[str, Array]]:
+    def tensors(self, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Array]]:
         """Every tensor, as it is finished."""
         done, total = 0, sum(len(whole.sources) for whole in self._wholes)
         for whole in self._wholes:
@@ -193,7 +206,8 @@ class _Writer:
             for name in whole.sources:
                 parts.append(self._part(name))
                 done += 1
-                self._progress(done, total)
+                if progress:
+                    progress(done, total)
             packed = [part for part in parts if isinstance(part, PackedWeight)]
             if not packed:
                 yield whole.name, np.concatenate([part for part in parts if not isinstance(part, PackedWeight)])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgereason.bundle import file_sha256
 from edgereason.errors import UsageError
 from edgereason.export.fidelity.limits import parse_thresholds
 from edgereason.export.fidelity.questions import read_questions
 
-FORMATS = ("native", "gguf", "onnx")
+FORMATS = ("native", "gguf", "onnx", "gptq")
 LAYOUTS = ("merged", "shared")
 _SHARED_FORMATS = ("native",)
 COMBINATIONS = ("linear", "ties", "dare_linear", "dare_ties", "cat")
@@ -20,6 +22,11 @@ GGUF_TYPES = {"IQ4_XS": 4, "Q4_0": 4, "Q4_K_M": 4, "Q5_K_M": 5, "Q6_K": 6, "Q8_0
 """The GGUF types that can be written, and the bits of a weight in each."""
 
 _VERIFYING = ("verify", "prompts", "thresholds", "allow_loss")
+METHODS = ("rtn", "gptq")
+_GROUP_SIZES = {"rtn": 32, "gptq": 128}
+ONE_GROUP = -1
+"""The group size that means one scale per output."""
+
 _GGUF_DEFAULTS = {4: "Q4_0", 8: "Q8_0", 16: "F16"}
 
 
@@ -28,7 +35,7 @@ class Settings:
     """How a bundle is to be written. Everything but its inputs and its place.
 
     Attributes:
-        format: `native`, `gguf` or `onnx`.
+        format: `native`, `gguf`, `onnx` or `gptq`.
         layout: `merged`: one set of weights per stage; `shared`: one base, and an adapter for each stage.
         bits: 4 or 8 (quantized by groups) or 16 (full precision).
         gguf_type: A name from `GGUF_TYPES`, which says the bits as well; chosen by them when None and the format is
@@ -43,6 +50,18 @@ class Settings:
         prompts: A file of questions to verify with, in place of those that ship with the package.
         thresholds: What each rung may lose, in place of the default limits: `("quantized.kl=0.05",)`.
         allow_loss: Finish a bundle that loses more, and say so in its manifest.
+        method: How weights of 4 or 8 bits are rounded in the formats `native` and `gptq`: `rtn` (to nearest) or `gptq`
+            (arXiv 2210.17323); `rtn` for `native` and `gptq` for `gptq` when None.
+        group_size: Inputs that share a scale, a multiple of 32, or `ONE_GROUP`; 32 for rtn and 128 for gptq when None.
+        symmetric: Whether zero points are in the middle.
+        act_order: gptq rounds the inputs of the largest activations first.
+        static_groups: Groups are neighbouring inputs even with `act_order`.
+        damping: What gptq adds to the diagonal of its statistics, as a share of its mean.
+        clip_search: gptq narrows each group's range where that lowers the error.
+        calibration: A file of calibration text; see `edgereason.export.calibration`.
+        target_size: Most bytes of a model file: gptq gives 8 bits to the layers that gain most, as far as they fit.
+        target_kl: gptq gives 8 bits to as few layers as bring the mean divergence from full precision on calibration
+            text to this, in nats per token.
 
     Raises:
         UsageError: a value is not among its choices, or two contradict each other.
@@ -61,6 +80,16 @@ class Settings:
     prompts: Path | None = None
     thresholds: tuple[str, ...] = ()
     allow_loss: bool = False
+    method: str | None = None
+    group_size: int | None = None
+    symmetric: bool = True
+    act_order: bool = True
+    static_groups: bool = True
+    damping: float = 0.01
+    clip_search: bool = True
+    calibration: Path | None = None
+    target_size: int | None = None
+    target_kl: float | None = None
 
     def __post_init__(self) -> None:
         _choose("format", self.format, FORMATS)
@@ -77,6 +106,7 @@ class Settings:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
         if self.ollama and self.format != "gguf":
             raise UsageError(f"ollama is for --format gguf, not for {self.format}.", "Leave --ollama out.")
+        self._check_method()
         _choose("way to combine adapters", self.combine, COMBINATIONS)
         if not 0 < self.density <= 1:
             raise UsageError(f"density is {self.density}.", "Choose a share above 0 and up to 1.")
@@ -92,9 +122,43 @@ class Settings:
         elif self.format == "gguf" and self.bits in _GGUF_DEFAULTS:
             object.__setattr__(self, "gguf_type", _GGUF_DEFAULTS[self.bits])
 
+    def _check_method(self) -> None:
+        if self.method is None:
+            object.__setattr__(self, "method", "gptq" if self.format == "gptq" else "rtn")
+        assert self.method is not None
+        _choose("method", self.method, METHODS)
+        if self.method == "gptq" and (self.format not in ("native", "gptq") or self.bits == 16):
+            raise UsageError("method gptq is for 4 or 8 bits in the formats native and gptq.", "Leave --method out.")
+        if self.format == "gptq" and self.bits == 16:
+            raise UsageError("The format gptq has 4 or 8 bits.", "Choose one, or --format native for 16.")
+        if self.group_size is None:
+            object.__setattr__(self, "group_size", _GROUP_SIZES[self.method])
+        elif self.group_size != ONE_GROUP and (self.group_size < 32 or self.group_size % 32):
+            raise UsageError(f"group-size is {self.group_size}.", "Give a multiple of 32, or -1 for one group.")
+        if not 0 <= self.damping <= 1:
+            raise UsageError(f"damping is {self.damping}.", "Give a number from 0 to 1, such as 0.01.")
+        if self.calibration is not None and not Path(self.calibration).is_file():
+            raise UsageError(f"{self.calibration} does not exist.", "Give a .jsonl or .txt file of calibration text.")
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        targets = [target for target in (self.target_size, self.target_kl) if target is not None]
+        if not targets:
+            return
+        if len(targets) > 1 or min(targets) <= 0:
+            raise UsageError("target-size and target-kl are positive, and exclude each other.", "Give one of them.")
+        if self.method != "gptq" or self.format != "native" or self.bits != 4:
+            raise UsageError(
+                "target-size and target-kl choose between 4 and 8 bits with --method gptq in the format native.",
+                "Give --format native --method gptq --bits 4, or leave the target out.",
+            )
+
     def of_files(self) -> dict[str, Any]:
-        """The options that a bundle's files depend on: all but those of verifying it."""
-        return {name: value for name, value in asdict(self).items() if name not in _VERIFYING}
+        """The options that a bundle's files depend on, as JSON: not those of verifying, and calibration text by its sum."""
+        values = {name: value for name, value in asdict(self).items() if name not in _VERIFYING}
+        if self.calibration is not None:
+            values["calibration"] = file_sha256(self.calibration)
+        return values
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:
@@ -109,6 +173,19 @@ class Settings:
                 f"export has no option {unknown[0]!r}.", f"It has: {', '.join(sorted(cls.__dataclass_fields__))}."
             )
         return cls(**options)
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from a number with or without a unit: `1500000`, `400MB`, `1.5 GB`, `300MiB`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", text.strip().lower())
+    if not found:
+        raise UsageError(f"{text!r} is no size.", "Give bytes, or a number with KB, MB or GB.")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmg".index(unit or " "))
 
 
 def _choose(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from edgereason.adapters import LoraAdapter, read_adapter
 from edgereason.bundle import BASE
 from edgereason.errors import BundleError, ExportError
+from edgereason.export.calibration import Calibration
 from edgereason.export.inputs import Adapter, Base
 from edgereason.export.merge import find_tokenizer, merge
 from edgereason.export.settings import Settings
@@ -73,7 +74,9 @@ def write_shared(
     """
 
     def write_base() -> dict[str, Any]:
-        return write_model(merge(base), staging.path / BASE, staging.work(BASE), settings, report(BASE))
+        calibration = Calibration({stage: adapter.prompt for stage, adapter in adapters.items()}, settings.calibration)
+        directory, work = staging.path / BASE, staging.work(BASE)
+        return write_model(merge(base), directory, work, settings, calibration, report(BASE))
 
     def write_stage(stage: str) -> dict[str, Any]:
         directory, source = staging.path / stage, find_tokenizer(adapters[stage].path, base.path)

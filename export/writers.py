@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgereason.export.calibration import Calibration
 from edgereason.export.merge import MergedWeights, copy_tokenizer, materialize
+from edgereason.export.quantizing import describe, quantize, rounding
 from edgereason.export.settings import Settings
 from edgereason.export.staging import Staging
 from edgereason.files import write_json
+from edgereason.prompts import Prompt
 from edgereason.tokenizer import Tokenizer
 
 Report = Callable[[str, int, int], None]
@@ -19,12 +22,17 @@ Report = Callable[[str, int, int], None]
 
 
 def write_merged(
-    merged: Mapping[str, MergedWeights], staging: Staging, settings: Settings, report: Callable[[str], Report]
+    merged: Mapping[str, MergedWeights],
+    prompts: Mapping[str, Prompt],
+    staging: Staging,
+    settings: Settings,
+    report: Callable[[str], Report],
 ) -> tuple[dict[str, frozenset[int]], dict[str, Any]]:
     """Write each stage's directory: its model, tokenizer and generation defaults.
 
     Args:
         merged: By stage.
+        prompts: By stage, for calibration text.
         staging: The bundle under way; stages that it has already are not written again.
         settings: The format and its options.
         report: Gives for a stage what is called as work goes on.
@@ -39,7 +47,8 @@ def write_merged(
     def write(stage: str) -> dict[str, Any]:
         weights, directory = merged[stage], staging.path / stage
         stop_ids = write_tokenizer(weights.config, weights.tokenizer, weights.base, directory)
-        stored = write_model(weights, directory, staging.work(stage), settings, report(stage))
+        calibration = Calibration({stage: prompts[stage]}, settings.calibration)
+        stored = write_model(weights, directory, staging.work(stage), settings, calibration, report(stage))
         return {"stop_ids": sorted(stop_ids), "stored": stored}
 
     results = {stage: staging.once(stage, partial(write, stage)) for stage in merged}
@@ -48,7 +57,7 @@ def write_merged(
 
 
 def write_model(
-    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, calibration: Calibration, report: Report
 ) -> dict[str, Any]:
     """Write a model's weights and configuration; returns for the manifest how the weights are stored.
 
@@ -57,12 +66,13 @@ def write_model(
         directory: Where to write.
         work: A directory for what an interrupted export may find again; no part of the bundle.
         settings: The format and its options.
+        calibration: Text that shows what the model reads and writes.
         report: Called as work goes on.
 
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
-    stored = _WRITERS[settings.format](merged, directory, work, settings, report)
+    stored = _WRITERS[settings.format](merged, directory, work, settings, calibration, report)
     if not (directory / "config.json").is_file():  # so that a bundle can be verified, and opened by optimum
         write_json(directory / "config.json", merged.config)
     return stored
@@ -77,16 +87,28 @@ def write_tokenizer(config: dict[str, Any], source: Path, base: Path, directory:
 
 
 def _write_native(
-    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, calibration: Calibration, report: Report
 ) -> dict[str, Any]:
-    from edgereason.export.native import Rounding, write_native
+    from edgereason.export.native import write_native
 
-    write_native(directory, merged.config, merged, Rounding(settings.bits), progress=_step(report, _writing(settings)))
-    return {"group_size": 32, "method": "rtn"} if settings.bits < 16 else {"type": "f16"}
+    quantized = quantize(merged, calibration, work, settings, report)
+    progress = _step(report, _writing(settings))
+    write_native(directory, merged.config, merged, rounding(settings), quantized, progress)
+    return describe(settings, quantized)
+
+
+def _write_gptq(
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, calibration: Calibration, report: Report
+) -> dict[str, Any]:
+    from edgereason.export.gptq_checkpoint import write_gptq
+
+    quantized = quantize(merged, calibration, work, settings, report)
+    write_gptq(directory, merged, settings, rounding(settings), quantized, _step(report, _writing(settings)))
+    return describe(settings, quantized)
 
 
 def _write_gguf(
-    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, calibration: Calibration, report: Report
 ) -> dict[str, Any]:
     from edgereason.export.gguf import write_gguf
 
@@ -96,7 +118,7 @@ def _write_gguf(
 
 
 def _write_onnx(
-    merged: MergedWeights, directory: Path, work: Path, settings: Settings, report: Report
+    merged: MergedWeights, directory: Path, work: Path, settings: Settings, calibration: Calibration, report: Report
 ) -> dict[str, Any]:
     from edgereason.export.onnx import write_onnx
 
@@ -114,10 +136,11 @@ def _materialized(merged: MergedWeights, work: Path, report: Report) -> Path:
     return directory
 
 
-_WRITERS: dict[str, Callable[[MergedWeights, Path, Path, Settings, Report], dict[str, Any]]] = {
+_WRITERS: dict[str, Callable[[MergedWeights, Path, Path, Settings, Calibration, Report], dict[str, Any]]] = {
     "native": _write_native,
     "gguf": _write_gguf,
     "onnx": _write_onnx,
+    "gptq": _write_gptq,
 }
 
 

@@ -38,7 +38,7 @@ def export(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Where --extrapolate goes away from: DIR, or STAGE:DIR for one stage."),
     ] = None,
-    format: Annotated[str, typer.Option(help="native, gguf or onnx.")] = "native",
+    format: Annotated[str, typer.Option(help="native, gguf, onnx or gptq.")] = "native",
     layout: Annotated[
         str, typer.Option(help="merged: one model per stage; shared: one base and two adapters.")
     ] = "merged",
@@ -50,6 +50,33 @@ def export(
     ollama: Annotated[
         bool, typer.Option("--ollama", help="Write a Modelfile for Ollama beside each stage's GGUF file.")
     ] = False,
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="How weights are rounded: rtn (to nearest) or gptq [default: rtn; gptq for --format gptq]."),
+    ] = None,
+    group_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Inputs that share a scale; -1 for one scale per output [default: rtn 32, gptq 128]."),
+    ] = None,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric/--asymmetric", help="Zero points in the middle, or one for each group.")
+    ] = True,
+    act_order: Annotated[bool, typer.Option(help="gptq: round the inputs of large activations first.")] = True,
+    static_groups: Annotated[bool, typer.Option(help="gptq: groups of neighbouring inputs even so.")] = True,
+    damping: Annotated[float, typer.Option(help="gptq: what is added to the statistics' diagonal.")] = 0.01,
+    clip_search: Annotated[bool, typer.Option(help="gptq: narrow the ranges of groups for less error.")] = True,
+    calibration: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A .jsonl or .txt file of calibration text, in place of what ships with the package."),
+    ] = None,
+    target_size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="gptq: 8 bits where they help most, as far as a model file of this size allows: 400MB."),
+    ] = None,
+    target_kl: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="gptq: 8 bits in as few layers as bring the divergence (nats per token) to this."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted export; keep the work of this one if it is.")
     ] = False,
@@ -82,6 +109,7 @@ def export(
     from edgereason.cli.verify import show_fidelity
     from edgereason.errors import FidelityError
     from edgereason.export import export as run
+    from edgereason.export.settings import parse_size
     from edgereason.export.sources import parse_adapters, parse_references
 
     console = Console(stderr=True)
@@ -104,6 +132,16 @@ def export(
                 bits=bits,
                 gguf_type=gguf_type,
                 ollama=ollama,
+                method=method,
+                group_size=group_size,
+                symmetric=symmetric,
+                act_order=act_order,
+                static_groups=static_groups,
+                damping=damping,
+                clip_search=clip_search,
+                calibration=calibration,
+                target_size=None if target_size is None else parse_size(target_size),
+                target_kl=target_kl,
                 verify=verify,
                 prompts=prompts,
                 thresholds=tuple(threshold or ()),

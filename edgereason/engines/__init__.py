@@ -13,7 +13,7 @@ ENGINES = ("native", "llama.cpp", "onnx")
 _FILES = {"native": "model.safetensors", "llama.cpp": "model.gguf", "onnx": "model.onnx"}
 _SUFFIXES = {".safetensors": "native", ".gguf": "llama.cpp", ".onnx": "onnx"}
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter.gguf")
-FORMATS = {"native": "native", "gguf": "llama.cpp", "onnx": "onnx"}
+FORMATS = {"native": "native", "gguf": "llama.cpp", "onnx": "onnx", "gptq": "native"}
 """Which engine runs which bundle format."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +25,6 @@ from edgereason.kernels.packing import PackedWeight
 CALIBRATION = [random_ids(48, SIZES["vocab_size"], seed) for seed in range(8)]
 IDS = random_ids(60, SIZES["vocab_size"], seed=100)
 METHOD = Method(group_size=32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products as small as these take longer on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(model: Path, store: Path, method: Method = METHOD, stop_after: int | None = None) -> dict[str, PackedWeight]:
