@@ -154,7 +154,7 @@ class Settings:
             )
 
     def of_files(self) -> dict[str, Any]:
-        """The options that a bundle's files depend on, as JSON: not those of verifying, and calibration text by its sum."""
+        """The options that a bundle's files depend on, as JSON: none of verifying, and calibration text by its sum."""
         values = {name: value for name, value in asdict(self).items() if name not in _VERIFYING}
         if self.calibration is not None:
             values["calibration"] = file_sha256(self.calibration)
