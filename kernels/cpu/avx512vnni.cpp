@@ -137,15 +137,8 @@ void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, c
 
 template <int P, int R>
 void store(const PackedProduct& job, int64_t panel, int64_t m0, const __m512 (&y)[P][R]) {
-  for (int p = 0; p < P; p++) {
-    const int64_t n0 = (panel + p) * kPanel, left = job.w.rows - n0;
-    const __mmask16 mask = left >= kPanel ? __mmask16(0xffff) : __mmask16((1 << left) - 1);
-    for (int r = 0; r < R; r++) {
-      __m512 sum = y[p][r];
-      if (job.add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, job.add + (m0 + r) * job.add_stride + n0));
-      _mm512_mask_storeu_ps(job.y + (m0 + r) * job.w.rows + n0, mask, sum);
-    }
-  }
+  for (int p = 0; p < P; p++)
+    for (int r = 0; r < R; r++) store_outputs(job, panel + p, m0 + r, y[p][r]);
 }
 
 template <int P, int R, bool Nibbles, bool Zeros>
@@ -218,32 +211,13 @@ void quantize_many(const float* x, int rows, int64_t columns, int64_t spans, uin
   quantize_spans(x, rows, kManyTileRows, columns, spans, tile);
 }
 
-void prefetch_to_write(const char* line) {
-#ifdef _MSC_VER
-  _m_prefetchw(line);
-#else
-  __builtin_prefetch(line, 1);
-#endif
-}
-
-// Asks for the lines that a product will write: outputs are larger than the caches, and stores that miss wait for each
-// other.
-template <int P, int R>
-void prefetch_outputs(const PackedProduct& job, int64_t panel, int64_t m0) {
-  for (int r = 0; r < R; r++) {
-    const auto* line = reinterpret_cast<const char*>(job.y + (m0 + r) * job.w.rows + panel * kPanel);
-    for (int i = 0; i < P; i++) prefetch_to_write(line + 64 * i);
-    prefetch_to_write(line + 64 * P - 1);
-  }
-}
-
 // P unpacked panels times R rows of one tile.
 template <int P, int R>
 void many_product(const PackedProduct& job, const uint8_t* panels, int64_t spans, int64_t panel, int64_t m0) {
   __m512 y[P][R];
   for (int p = 0; p < P; p++)
     for (int r = 0; r < R; r++) y[p][r] = _mm512_setzero_ps();
-  prefetch_outputs<P, R>(job, panel, m0);
+  for (int r = 0; r < R; r++) prefetch_outputs<P>(job, panel, m0 + r);
   const uint8_t* tile = job.tiles + m0 * spans * kSpanRowBytes;
   const int64_t panel_bytes = spans * kPanelSpanBytes;
   for (int64_t s = 0; s < spans; s++, panels += kPanelSpanBytes, tile += kManyTileRows * kSpanRowBytes) {
@@ -275,17 +249,15 @@ void many_product(const PackedProduct& job, const uint8_t* panels, int64_t spans
   store<P, R>(job, panel, m0, y);
 }
 
-// P panels times all rows. Meanwhile the next ones are fetched, some lines with each tile.
+// P panels times all rows.
 template <int P>
 void many_panels(const PackedProduct& job, int64_t panel, uint8_t* scratch) {
   const int64_t spans = (job.w.blocks + kSpanBlocks - 1) / kSpanBlocks;
-  for (int p = 0; p < P; p++) unpack_panel(job.w, panel + p, scratch + p * spans * kPanelSpanBytes);
-  const int64_t stored = job.w.blocks * kPanel * kBlock / 2;
-  const int64_t share = (P * stored * kManyTileRows / job.m + 63) / 64 * 64;
-  const uint8_t* next = job.w.qweight + (panel + P) * stored;
+  for (int p = 0; p < P; p++) unpack_panel<128>(job.w, panel + p, scratch + p * spans * kPanelSpanBytes);
+  NextPanels next(job, panel + P, P, kManyTileRows);
   int64_t m = 0;
-  for (; m + kManyTileRows <= job.m; m += kManyTileRows, next += share) {
-    for (int64_t i = 0; i < share; i += 64) _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
+  for (; m + kManyTileRows <= job.m; m += kManyTileRows) {
+    next.fetch();
     many_product<P, kManyTileRows>(job, scratch, spans, panel, m);
   }
   switch (job.m - m) {

@@ -11,6 +11,10 @@
 #else
 #include <cpuid.h>
 #endif
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -118,6 +122,18 @@ Features detect() {
 }
 #endif
 
+// Linux gives a process the tiles' 8 KB of state on request (Documentation/arch/x86/xstate.rst); its threads have them
+// from then on. A system that refuses, or never heard of it, leaves AVX-512.
+[[maybe_unused]] bool tiles_permitted() {
+#if defined(EDGEREASON_X86) && defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+#else
+  return false;
+#endif
+}
+
 const Features& features() {
   static const Features found = detect();
   return found;
@@ -163,15 +179,21 @@ std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
   [[maybe_unused]] const Features& f = features();
   [[maybe_unused]] const bool avx2 = f.avx2 && f.fma && f.f16c;
+  [[maybe_unused]] const bool avx512 = avx2 && f.avx512f && f.avx512bw && f.avx512dq && f.avx512vl && f.avx512_vnni;
+#ifdef EDGEREASON_AMX
+  if (avx512 && f.amx_tile && f.amx_int8 && tiles_permitted()) found.push_back(amx_kernels());
+#endif
 #ifdef EDGEREASON_AVX512VNNI
-  if (avx2 && f.avx512f && f.avx512bw && f.avx512dq && f.avx512vl && f.avx512_vnni)
-    found.push_back(avx512vnni_kernels());
+  if (avx512) found.push_back(avx512vnni_kernels());
 #endif
 #ifdef EDGEREASON_AVXVNNI
   if (avx2 && f.avx_vnni) found.push_back(avxvnni_kernels());
 #endif
 #ifdef EDGEREASON_AVX2
   if (avx2) found.push_back(avx2_kernels());
+#endif
+#ifdef EDGEREASON_AMX_EMULATED
+  if (avx512) found.push_back(amx_emulated_kernels());
 #endif
 #ifdef EDGEREASON_I8MM
   if (f.dotprod && f.i8mm) found.push_back(i8mm_kernels());

@@ -76,7 +76,7 @@ constexpr int kReach = 120 * 256;
 constexpr int kFewRows = 16;  // below, unpacking takes longer than it saves
 
 // A panel unpacked for many rows has for each span 32 lines of 64 bytes, in the order of 8-bit weights, and then
-// s / 120, f32 [16]. The bytes are w8 + 128: instructions multiply unsigned with signed bytes.
+// s / 120, f32 [16]. The bytes are w8 + 128 where the instructions multiply unsigned with signed bytes, w8 with AMX.
 constexpr int kPanelSpanBytes = kPanel * kSpan + 4 * kPanel;
 
 // A tile of activations has for each span s8 [tile_rows, 128], the scales f32 [tile_rows], and s32 [tile_rows]: -128
@@ -187,6 +187,8 @@ const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avxvnni_kernels();
 const Kernels* avx512vnni_kernels();
+const Kernels* amx_kernels();
+const Kernels* amx_emulated_kernels();
 const Kernels* neon_kernels();
 const Kernels* i8mm_kernels();
 

@@ -1,9 +1,10 @@
 // Weights and activations of many rows brought to spans of 128 inputs, with AVX-512: see ManyRows in kernels.h.
 //
 // AVX-512 VNNI and AMX include this inside their anonymous namespaces, after <immintrin.h>, <string.h> and "kernels.h".
+// The former multiplies unsigned weights, w8 + 128, the latter w8: their Origin.
 
-// Of a group: t = q b + start has w8 + 128 in its upper byte. Words of 16 bits, two for each row, since a line has four
-// bytes of each.
+// Of a group: t = q b + start has w8 + Origin in its upper byte. Words of 16 bits, two for each row, since a line has
+// four bytes of each.
 struct Regrouping {
   __m512i b, start;
 };
@@ -25,10 +26,11 @@ __m512 group_range(const PackedWeight& w, int64_t index) {
 }
 
 // `inverse`: kReach / s
+template <int Origin>
 Regrouping regroup(const PackedWeight& w, int64_t index, __m512 inverse) {
   const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(group_scales(w, index), inverse));
   const __m512i start =
-      _mm512_sub_epi32(_mm512_set1_epi32(128 * 256 + 128), _mm512_mullo_epi32(b, group_zeros(w, index)));
+      _mm512_sub_epi32(_mm512_set1_epi32(Origin * 256 + 128), _mm512_mullo_epi32(b, group_zeros(w, index)));
   const auto twice = [](__m512i v) {
     return _mm512_or_si512(_mm512_and_si512(v, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(v, 16));
   };
@@ -52,7 +54,8 @@ void unpack_block(const uint8_t* block, const Regrouping& g, uint8_t* to) {
   }
 }
 
-// One panel into `to`, kPanelSpanBytes for each span. Blocks beyond the last are zero.
+// One panel into `to`, kPanelSpanBytes for each span, as w8 + Origin. Blocks beyond the last are zero.
+template <int Origin>
 void unpack_panel(const PackedWeight& w, int64_t panel, uint8_t* to) {
   constexpr int kBlockBytes = 256;
   const int64_t per_group = w.blocks / w.groups, first_group = panel * w.groups;
@@ -66,10 +69,10 @@ void unpack_panel(const PackedWeight& w, int64_t panel, uint8_t* to) {
     const __m512 inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(kReach), s);
     Regrouping g{};
     for (int64_t b = first; b < last; b++) {
-      if (b == first || b % per_group == 0) g = regroup(w, (first_group + b / per_group) * kPanel, inverse);
+      if (b == first || b % per_group == 0) g = regroup<Origin>(w, (first_group + b / per_group) * kPanel, inverse);
       unpack_block(q + b * kBlockBytes, g, to + (b - first) * kPanel * kBlock);
     }
-    memset(to + (last - first) * kPanel * kBlock, 128, size_t(kSpanBlocks - (last - first)) * kPanel * kBlock);
+    memset(to + (last - first) * kPanel * kBlock, Origin, size_t(kSpanBlocks - (last - first)) * kPanel * kBlock);
     _mm512_store_ps(to + kPanel * kSpan, _mm512_mul_ps(s, _mm512_set1_ps(1.f / 120)));
   }
 }
@@ -101,3 +104,48 @@ void quantize_spans(const float* x, int rows, int tile_rows, int64_t columns, in
       memcpy(to + tile_rows * (kSpan + 4) + 4 * r, &start, 4);
     }
 }
+
+// ---- outputs, and what comes next -----------------------------------------------------------------------------------
+
+void store_outputs(const PackedProduct& job, int64_t panel, int64_t m, __m512 y) {
+  const int64_t n0 = panel * kPanel, left = job.w.rows - n0;
+  const __mmask16 mask = left >= kPanel ? __mmask16(0xffff) : __mmask16((1 << left) - 1);
+  if (job.add) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, job.add + m * job.add_stride + n0));
+  _mm512_mask_storeu_ps(job.y + m * job.w.rows + n0, mask, y);
+}
+
+void prefetch_to_write(const char* line) {
+#ifdef _MSC_VER
+  _m_prefetchw(line);
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
+// Asks for the lines of row m that P panels will write: outputs are larger than the caches, and stores that miss wait
+// for each other.
+template <int P>
+void prefetch_outputs(const PackedProduct& job, int64_t panel, int64_t m) {
+  const auto* line = reinterpret_cast<const char*>(job.y + m * job.w.rows + panel * kPanel);
+  for (int i = 0; i < P; i++) prefetch_to_write(line + 64 * i);
+  prefetch_to_write(line + 64 * P - 1);  // the last value's, where a row is not aligned
+}
+
+// Fetches the stored bytes of the next panels, some lines for each tile of activations.
+class NextPanels {
+ public:
+  NextPanels(const PackedProduct& job, int64_t panel, int64_t count, int tile_rows) {
+    const int64_t bytes = job.w.blocks * kPanel * kBlock / 2;
+    at_ = job.w.qweight + panel * bytes;
+    share_ = (count * bytes * tile_rows / job.m + 63) / 64 * 64;
+  }
+
+  void fetch() {
+    for (const uint8_t* end = at_ + share_; at_ < end; at_ += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+  }
+
+ private:
+  const uint8_t* at_;
+  int64_t share_;
+};

@@ -26,9 +26,10 @@ def test_the_environment_chooses_the_instruction_set(name):
     assert done.stdout.strip() == name
 
 
-def test_an_instruction_set_that_is_not_there_is_refused():
-    done = run_python("import edgereason.kernels.cpu as cpu; cpu.isa()", EDGEREASON_ISA="mmx")
-    assert 'this machine has no instruction set "mmx"' in done.stderr
+@pytest.mark.parametrize("name", sorted({"mmx", "amx", "i8mm"} - set(cpu.isas())))
+def test_an_instruction_set_that_is_not_there_is_refused(name):
+    done = run_python("import edgereason.kernels.cpu as cpu; cpu.isa()", EDGEREASON_ISA=name)
+    assert f'this machine has no instruction set "{name}"' in done.stderr
     assert "scalar" in done.stderr
 
 
