@@ -31,7 +31,8 @@ class OnnxFile:
         self._constants = {each.name: each for each in graph.initializer}
         # The name of a projection, as in /model/layers.0/attn/q_proj/MatMul -> its node
         self._products = {_stem(node.name): node for node in graph.node if node.op_type in ("MatMul", "MatMulNBits")}
-        self._tables = {_stem(node.name): node for node in graph.node if node.op_type == "GatherBlockQuantized"}
+        self._tables = {_stem(node.name): node for node in graph.node if node.op_type.startswith("Gather")}
+        self._makers = {output: node for node in graph.node for output in node.output}
         layers = [int(match[1]) for name in shapes if (match := re.match(r"model\.layers\.(\d+)\.", name))]
         self._final_norm = f"model.layers.{max(layers, default=-1) + 1}.final_norm_layernorm"
 
@@ -78,12 +79,15 @@ class OnnxFile:
         return weight[:, : facts["K"]]
 
     def _table(self, node: Any) -> Float32:
+        """The embedding table, which may be the output head's, reshaped or transposed."""
+        maker = self._makers.get(node.input[0])
+        source = node.input[0] if maker is None else maker.input[0]
+        if node.op_type == "Gather":
+            return self._array(source).T if maker and maker.op_type == "Transpose" else self._array(source)
         facts = {attribute.name: attribute.i for attribute in node.attribute}
-        # The table may be the output head's, reshaped: '/model/embed_tokens/Reshape/output_0' stands for it.
-        quantized = node.input[0] if node.input[0] in self._constants else node.input[2].replace("_scales", "_Q8")
         zeros = node.input[3] if len(node.input) > 3 else ""
         rows, columns = self._shapes["model.embed_tokens.weight"]
-        weight = self._unpacked(quantized, node.input[2], zeros, facts.get("bits", 4), facts["block_size"], rows)
+        weight = self._unpacked(source, node.input[2], zeros, facts.get("bits", 4), facts["block_size"], rows)
         return weight[:, :columns]
 
     def _unpacked(self, data: str, scales: str, zeros: str, bits: int, block: int, rows: int) -> Float32:

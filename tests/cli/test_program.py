@@ -182,3 +182,26 @@ def test_a_closed_pipe_is_no_error(native_bundle: Path) -> None:
     )
     assert b"Traceback" not in done.stderr
     assert time.monotonic() - started < 60
+
+
+def test_verify_compares_a_bundle_with_what_it_was_made_from(
+    trio: dict[str, Path], native_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "questions.txt").write_text("How many apples?\nHow many are left?\n")
+    lenient = [f"{rung}.{name}" for rung in ("quantized", "engine") for name in ("kl=9", "kl_p99=99", "top1=0")]
+    lenient += ["quantized.perplexity=99", "engine.perplexity=99", "engine.step_kl=9"]
+    options = ["--prompts", tmp_path / "questions.txt", "--json", tmp_path / "report.json"]
+    options += [word for limit in lenient for word in ("--threshold", limit)]
+    against = ["--against", trio["base"], trio["guidance"], trio["answer"]]
+    done = run("verify", native_bundle, *against, *options, "--plot", tmp_path / "ladder.png")
+    assert done.returncode == 0, done.stderr
+    for text in ("agree with their checksums", "answer: 2 prompts", "merged, fp32", "on the engine"):
+        assert text in done.stdout
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    swapped = ["--against", trio["base"], trio["answer"], trio["guidance"]]
+    assert "is not the adapter that" in error_of("verify", native_bundle, *swapped, *options, code=2)
+    failed = run("verify", native_bundle, *options, "--threshold", "engine.kl=0")
+    assert failed.returncode == 1
+    assert "the guidance model is lost on the rung 'engine'" in failed.stderr.lower()
+    assert "edgereason doctor" in failed.stderr
