@@ -1,7 +1,7 @@
 """Many texts at once: continuous batching (Orca, Yu et al., OSDI 2022) over the engines of a pipeline's stages.
 
 A pass over the weights costs little more for sixteen sequences than for one. So up to `size` of them go through each
-engine together; one that ends makes room at once for the next, and prompts are read in pieces beside the others'
+engine together; one that ends makes room at once for the next, and prompts are read in pieces between the others'
 tokens, so that a long one does not hold them up.
 
 What is to be written comes as *works*: generators that yield one `Writing` after the other (a guidance, then its
@@ -15,16 +15,16 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from edgereason.engines.base import Batching, Engine, Logits, Session
+from edgereason.engines.base import Batching, Engine, Logits
 from edgereason.errors import EdgeReasonError
 from edgereason.generate import Decoding, StopStrings
 from edgereason.tokenizer import TextPieces
 
 DEFAULT_SIZE = 16
-"""Sequences in one pass."""
+"""Sequences in one pass: as many rows as the native kernels compute exactly as each alone."""
 
 _PREFILL = 128
-"""Tokens of prompts that one pass takes beside the next tokens of texts."""
+"""From how many tokens on a pass takes no further prompt, and how long the pieces of a long one are at most."""
 
 T = TypeVar("T")
 Work = Generator["Writing", None, T]
@@ -174,24 +174,33 @@ class _Batch(Generic[T]):
 
 
 def _pass(engine: Batching, writings: Sequence[Writing]) -> None:
-    """The next tokens of all texts, and of their prompts as many as there is room for."""
-    steps: list[tuple[Session, list[int], int]] = []
-    advanced: list[Writing] = []
+    """The next tokens of all texts, and of the prompts as many as there is room for.
+
+    Prompts have a pass of their own: kernels may compute many rows in another way than few, and so each text's tokens
+    come from the kernels that they come from alone, whatever is beside it.
+    """
+    prompts = [writing for writing in writings if writing.decoding.prefilling]
+    _advance(engine, [(writing, writing.decoding.step()) for writing in writings if not writing.decoding.prefilling])
+    pieces: list[tuple[Writing, tuple[list[int], int]]] = []
     room = _PREFILL
-    for writing in writings:
-        decoding = writing.decoding
-        if decoding.prefilling:
-            if room == 0:
-                continue
-            ids, outputs = decoding.step(room)
-            room -= len(ids)
-        else:
-            ids, outputs = decoding.step()
-        steps.append((decoding.session, ids, outputs))
-        advanced.append(writing)
-    if steps:
-        for writing, logits in zip(advanced, engine.advance(steps), strict=True):
-            writing.take(logits)
+    for writing in prompts:
+        if room > 0:
+            pieces.append((writing, writing.decoding.step(_piece(writing.decoding.pending))))
+            room -= len(pieces[-1][1][0])
+    _advance(engine, pieces)
+
+
+def _piece(pending: int) -> int:
+    """Into pieces of which size to cut so many tokens of a prompt: equal ones, so that none is left with few rows."""
+    return -(-pending // -(-pending // _PREFILL))
+
+
+def _advance(engine: Batching, steps: Sequence[tuple[Writing, tuple[list[int], int]]]) -> None:
+    if not steps:
+        return
+    found = engine.advance([(writing.decoding.session, ids, outputs) for writing, (ids, outputs) in steps])
+    for (writing, _), logits in zip(steps, found, strict=True):
+        writing.take(logits)
 
 
 def _one(writings: Sequence[Writing]) -> None:

@@ -243,6 +243,11 @@ class Decoding:
         """Whether tokens of the prompt are still to be computed."""
         return self._first is None
 
+    @property
+    def pending(self) -> int:
+        """How many tokens are to be computed next: all that is left of the prompt, or the last one with proposals."""
+        return len(self._pending)
+
     def step(self, most: int | None = None) -> tuple[list[int], int]:
         """The ids to append to the session next, and for how many of them, the last ones, logits are wanted.
 

@@ -20,6 +20,7 @@ from edgereason.export.inputs import open_base
 from edgereason.export.merge import merge
 from edgereason.export.native import Rounding, write_native
 from edgereason.export.onnx import write_onnx
+from edgereason.generate import Sampler, Sampling
 
 # Of the logits' range. In full precision, native bundles and GGUF store float16 weights; llama.cpp also computes in it.
 TOLERANCE = {"native": 2e-3, "llama.cpp": 5e-3, "onnx": 1e-5}
@@ -108,6 +109,15 @@ def test_pieces_of_any_length_continue_each_other(pair: Pair) -> None:
     session = engine.session(64)
     rows = [session.advance(ids[a:b], every=True) for a, b in ((0, 1), (1, 8), (8, 9), (9, 33), (33, 50))]
     assert_close(engine, np.concatenate(rows), reference_logits(model, ids))
+    session.close()
+
+
+def test_tokens_can_be_drawn_from_its_logits(pair: Pair) -> None:
+    engine, _ = pair
+    session = engine.session(4)
+    logits = session.advance(random_ids(3, engine.vocab_size))
+    for sampling in (Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_k=5, top_p=0.9, min_p=0.01)):
+        assert 0 <= Sampler(sampling).draw(logits[-1]) < engine.vocab_size
     session.close()
 
 
