@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, ExportError, UsageError
     from edgereason.generate import Sampling, StageTimings
     from edgereason.language_model import LanguageModel, load_model
-    from edgereason.pipeline import Event, Reasoner, Result, Timings, load
+    from edgereason.pipeline import Reasoner, load
+    from edgereason.results import Event, Result, Timings
+    from edgereason.techniques import Techniques
 
 __version__ = "0.1.0"
 
@@ -29,15 +31,16 @@ _HOMES = {
     "ContextError": "errors",
     "EdgeReasonError": "errors",
     "EngineError": "errors",
-    "Event": "pipeline",
+    "Event": "results",
     "ExportError": "errors",
     "LanguageModel": "language_model",
     "Outcome": "batch",
     "Reasoner": "pipeline",
-    "Result": "pipeline",
+    "Result": "results",
     "Sampling": "generate",
     "StageTimings": "generate",
-    "Timings": "pipeline",
+    "Techniques": "techniques",
+    "Timings": "results",
     "UsageError": "errors",
     "load": "pipeline",
     "load_model": "language_model",
@@ -57,6 +60,7 @@ __all__ = [
     "Result",
     "Sampling",
     "StageTimings",
+    "Techniques",
     "Timings",
     "UsageError",
     "load",

@@ -6,13 +6,15 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from edgereason import voting
 from edgereason.batching import DEFAULT_SIZE, Work, Writing, run
 from edgereason.bundle import STAGES, Stage
 from edgereason.errors import EdgeReasonError, UsageError
 from edgereason.generate import Decoding, Sampler, StageTimings
-from edgereason.pipeline import Reasoner, Result, Timings, check_question
+from edgereason.pipeline import Reasoner, check_question
+from edgereason.results import Result, Timings
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,11 @@ def _writing(
 
     def begin() -> Decoding:
         capacity = len(prompt) + limit
-        session = stems[name].session(model, prompt, capacity) if stems else model.session(capacity)
+        session = (
+            stems[name].session(partial(reasoner.session, name), prompt, capacity)
+            if stems
+            else reasoner.session(name, prompt, capacity)
+        )
         return Decoding(session, prompt, Sampler(stage.sampling, prompt), stage.stop_ids, limit, timings, started)
 
     return Writing(model.engine, begin, model.tokenizer.stream(), stage.stop_strings)

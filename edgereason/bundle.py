@@ -40,6 +40,8 @@ from edgereason.prompts import Prompt
 SCHEMA = 1
 MANIFEST = "bundle.json"
 STAGES = ("guidance", "answer")
+CACHE = "cache"
+"""A directory that comes and goes with use. The manifest says nothing of it, and no check minds it."""
 BASE = "base"
 """The directory of the model that both stages share."""
 _LAYOUTS = ("merged", "shared")

@@ -57,3 +57,10 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def user_cache() -> Path:
+    """The user's directory for what can be computed again; it may not exist yet."""
+    if os.name == "nt" and "LOCALAPPDATA" in os.environ:
+        return Path(os.environ["LOCALAPPDATA"]) / "edgereason"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgereason"

@@ -179,6 +179,7 @@ class StageTimings:
 
     Attributes:
         prompt_tokens: Tokens of the rendered prompt.
+        known_tokens: Those of them whose keys and values were there already when the stage began.
         prefill_s: From the prompt's tokens to the logits after them.
         ttft_s: From the beginning of the stage (rendering and tokenizing included) to its first token.
         new_tokens: Tokens generated, the end token included.
@@ -186,6 +187,7 @@ class StageTimings:
     """
 
     prompt_tokens: int = 0
+    known_tokens: int = 0
     prefill_s: float = 0.0
     ttft_s: float = 0.0
     new_tokens: int = 0
@@ -226,7 +228,7 @@ class Decoding:
         self.session = session
         self.done = False
         self.timings = timings if timings is not None else StageTimings()
-        self.timings.prompt_tokens = len(prompt)
+        self.timings.prompt_tokens, self.timings.known_tokens = len(prompt), session.length
         self._begin = time.perf_counter()
         self._started = started if started is not None else self._begin
         self._first: float | None = None

@@ -3,75 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES, Bundle, Stage
 from edgereason.engines import open_engine
+from edgereason.engines.base import Session
 from edgereason.errors import ContextError, UsageError
 from edgereason.generate import Sampler, StageTimings, decode_ids, decode_text
 from edgereason.language_model import LanguageModel
 from edgereason.prompts import final_result
+from edgereason.reading_along import ReadingAlong
+from edgereason.results import Event, Result, Timings
+from edgereason.sequences import Sequences
+from edgereason.speculation import PromptLookup
+from edgereason.techniques import ALL, Techniques
 
 if TYPE_CHECKING:
     from edgereason.batch import Outcome
 
 
-@dataclass
-class Timings:
-    """Durations in seconds: loading the bundle, each stage, and the whole question without loading."""
-
-    load_s: float = 0.0
-    guidance: StageTimings = field(default_factory=StageTimings)
-    answer: StageTimings = field(default_factory=StageTimings)
-    total_s: float = 0.0
-
-
 @dataclass(frozen=True)
-class Result:
-    """What came of a question.
+class _Writing:
+    """A stage's text that is about to be written."""
 
-    Attributes:
-        guidance: The first stage's text; empty when it was switched off.
-        answer: The second stage's text.
-        final: The result that the answer ends with; None when it names none.
-        engine: The engine that ran.
-        bundle: The bundle's directory.
-        samples: How many answers were written; the one shown is of the majority.
-        agreement: The share of them with this final result; None for a single one.
-    """
-
-    question: str
-    guidance: str
-    answer: str
-    final: str | None
-    engine: str
-    bundle: str
-    timings: Timings
-    samples: int = 1
-    agreement: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain dictionaries, strings and numbers."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Event:
-    """A piece of a stage's text as it is written, or at the end the whole result.
-
-    Attributes:
-        stage: `guidance` or `answer` for a piece of text, `result` for the last event.
-        text: The piece; the final result in the last event.
-        result: Only in the last event.
-    """
-
-    stage: Literal["guidance", "answer", "result"]
-    text: str
-    result: Result | None = None
+    name: str
+    stage: Stage
+    prompt: list[int]
+    limit: int
+    session: Session
+    timings: StageTimings
+    started: float
 
 
 class Reasoner:
@@ -79,20 +44,26 @@ class Reasoner:
 
     Attributes:
         bundle: What was loaded.
+        techniques: What makes two stages cost less than two models.
         models: The two stages' models, `guidance` and `answer`.
         load_s: How long loading took, in seconds.
     """
 
-    def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: str = "auto", threads: int | None = None, techniques: Techniques = ALL
+    ) -> None:
         started = time.perf_counter()
         self.bundle = bundle
+        self.techniques = techniques
         self.models: dict[str, LanguageModel] = {}
         try:
             for stage in STAGES:
                 self.models[stage] = self._open(stage, engine, threads)
         except BaseException:
-            self.close()
+            for model in self.models.values():
+                model.close()
             raise
+        self._sequences = Sequences(bundle, self.models, techniques)
         self.load_s = time.perf_counter() - started
 
     def _open(self, stage: str, engine: str, threads: int | None) -> LanguageModel:
@@ -223,14 +194,32 @@ class Reasoner:
         started = time.perf_counter()
         timings = Timings(load_s=self.load_s)
         guidance, answer = "", ""
-        if with_guidance:
-            for piece in self._run("guidance", stages["guidance"], timings.guidance, question, None):
-                guidance += piece
-                yield Event("guidance", piece)
-        for piece in self._run("answer", stages["answer"], timings.answer, question, guidance.strip() or None):
-            answer += piece
-            yield Event("answer", piece)
+        with ExitStack() as opened:
+            before: Session | None = None
+            ended = 0.0
+            if with_guidance:
+                writing = self._begin("guidance", stages, timings.guidance, question)
+                opened.callback(writing.session.close)
+                along = self._sequences.read_along(writing.session, question, stages)
+                if along is not None:
+                    opened.callback(along.close)
+                for piece in self._write(writing, along):
+                    guidance += piece
+                    yield Event("guidance", piece)
+                if along is not None:
+                    before = along.reader
+                elif self.techniques.shared_question:
+                    before = writing.session
+                ended = writing.started + timings.guidance.ttft_s + timings.guidance.decode_s
+            writing = self._begin("answer", stages, timings.answer, question, guidance.strip() or None, before)
+            opened.callback(writing.session.close)
+            for piece in self._write(writing):
+                answer += piece
+                yield Event("answer", piece)
+            if with_guidance:
+                timings.handover_s = writing.started + timings.answer.ttft_s - ended
         timings.total_s = time.perf_counter() - started
+        self._sequences.save()
         result = self.result(question, guidance, answer, timings)
         yield Event("result", result.final or "", result)
 
@@ -246,19 +235,50 @@ class Reasoner:
             timings=timings,
         )
 
-    def _run(
-        self, name: str, stage: Stage, timings: StageTimings, question: str, guidance: str | None
-    ) -> Iterator[str]:
+    def _begin(
+        self,
+        name: str,
+        stages: dict[str, Stage],
+        timings: StageTimings,
+        question: str,
+        guidance: str | None = None,
+        before: Session | None = None,
+    ) -> _Writing:
+        """Open the session of a stage's text; `before` is one that may hold the beginning of its prompt."""
         started = time.perf_counter()
-        model = self.models[name]
-        prompt, limit = self.prompt(name, stage, question, guidance)
-        session = model.session(len(prompt) + limit)
-        try:
-            sampler = Sampler(stage.sampling, prompt)
-            ids = decode_ids(session, prompt, sampler, stage.stop_ids, limit, timings, started)
-            yield from decode_text(ids, model.tokenizer.stream(), stage.stop_strings)
-        finally:
-            session.close()
+        prompt, limit = self.prompt(name, stages[name], question, guidance)
+        session = self.session(name, prompt, len(prompt) + limit, before)
+        return _Writing(name, stages[name], prompt, limit, session, timings, started)
+
+    def _write(self, writing: _Writing, along: ReadingAlong | None = None) -> Iterator[str]:
+        """A stage's text, piece by piece, with the next stage reading along."""
+        stage, prompt = writing.stage, writing.prompt
+        ids = decode_ids(
+            along or writing.session,
+            prompt,
+            Sampler(stage.sampling, prompt),
+            stage.stop_ids,
+            writing.limit,
+            writing.timings,
+            writing.started,
+            PromptLookup(prompt) if self.techniques.speculation else None,
+        )
+        for piece in decode_text(ids, self.models[writing.name].tokenizer.stream(), stage.stop_strings):
+            if along is not None:
+                along.hear(piece)
+            yield piece
+        self._sequences.keep(writing.name, writing.session)
+
+    def session(self, name: str, prompt: Sequence[int], capacity: int, before: Session | None = None) -> Session:
+        """A session of a stage's model that holds the known beginning of `prompt`, and never its last token.
+
+        Args:
+            name: The stage.
+            prompt: Token ids, at least one.
+            capacity: Most tokens that it has to hold.
+            before: A session that may begin as the prompt does.
+        """
+        return self._sequences.open(name, prompt, capacity, before)
 
     def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> tuple[list[int], int]:
         """The token ids of a stage's prompt, and how many new tokens there is room for, at most the stage's limit.
@@ -280,6 +300,7 @@ class Reasoner:
 
     def close(self) -> None:
         """Give the models' memory back."""
+        self._sequences.close()
         for model in self.models.values():
             model.close()
         self.models = {}
@@ -321,13 +342,19 @@ def _adjusted(stage: Stage, max_new_tokens: int | None, temperature: float | Non
     return replace(stage, sampling=sampling, max_new_tokens=max_new_tokens or stage.max_new_tokens)
 
 
-def load(bundle: str | Path | None = None, engine: str = "auto", threads: int | None = None) -> Reasoner:
+def load(
+    bundle: str | Path | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    techniques: Techniques = ALL,
+) -> Reasoner:
     """Load a bundle.
 
     Args:
         bundle: A bundle's directory; None loads the example model that ships with the package.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs the bundle's format.
         threads: How many threads to compute with; None lets the engine choose.
+        techniques: What makes two stages cost less than two models; all that the engine and the bundle allow.
 
     Raises:
         BundleError: the bundle is missing, damaged, or of an unknown kind.
@@ -335,6 +362,7 @@ def load(bundle: str | Path | None = None, engine: str = "auto", threads: int | 
         UsageError: `engine` or `threads` cannot be used.
     """
     started = time.perf_counter()
-    reasoner = Reasoner(Bundle.open(Path(bundle) if bundle is not None else DEFAULT_BUNDLE), engine, threads)
+    opened = Bundle.open(Path(bundle) if bundle is not None else DEFAULT_BUNDLE)
+    reasoner = Reasoner(opened, engine, threads, techniques)
     reasoner.load_s = time.perf_counter() - started
     return reasoner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -11,9 +11,8 @@ import numpy as np
 from edgereason.bundle import Stage
 from edgereason.engines.base import Forking, Session
 from edgereason.errors import BundleError, UsageError
-from edgereason.language_model import LanguageModel
-from edgereason.pipeline import Result
 from edgereason.prompts import comparable
+from edgereason.results import Result
 
 TEMPERATURE = 0.7
 """Of a vote, where neither caller nor bundle ask for sampling: greedy answers would all be the same."""
@@ -65,17 +64,18 @@ class Stem:
     def __init__(self) -> None:
         self._session: Forking | None = None
 
-    def session(self, model: LanguageModel, prompt: Sequence[int], capacity: int) -> Session:
-        """A session that holds the part of `prompt` which is known, and never its last token."""
+    def session(self, begin: Callable[[Sequence[int], int], Session], prompt: Sequence[int], capacity: int) -> Session:
+        """A session that holds the part of `prompt` which is known, and never its last token; `begin` opens others."""
         if self._session is None:
-            session = model.session(capacity)
+            session = begin(prompt, capacity)
             if not isinstance(session, Forking) or len(prompt) == 1:
                 return session
-            session.advance(prompt[:-1])
+            if session.length < len(prompt) - 1:
+                session.advance(prompt[session.length : -1])
             self._session = session
         try:
             fork = self._session.fork(max(capacity, self._session.length))
         except BundleError:  # its keys depend on the capacity
-            return model.session(capacity)
+            return begin(prompt, capacity)
         fork.truncate(min(fork.common_prefix(prompt), len(prompt) - 1))
         return fork

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from places import TINY
 from resident import resident_bytes
 
-from edgereason import ContextError, Reasoner, Result, Timings, UsageError, load
+from edgereason import ContextError, Reasoner, Result, Techniques, Timings, UsageError, load
 from edgereason.engines.native import NativeEngine
 from edgereason.export import export
 from edgereason.prompts import comparable
@@ -32,8 +32,12 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module", params=["merged", "shared"])
 def random_pair(request: pytest.FixtureRequest, native_bundle: Path, shared_bundle: Path) -> Iterator[Reasoner]:
-    """Two models that write noise up to the limit, in both layouts: texts with no meaning, and no end of their own."""
-    with load(native_bundle if request.param == "merged" else shared_bundle) as reasoner:
+    """Two models that write noise up to the limit, in both layouts: texts with no meaning, and no end of their own.
+
+    Nothing is kept from one question to the next, so that passes can be counted.
+    """
+    techniques = Techniques.without(["prefix-cache"])
+    with load(native_bundle if request.param == "merged" else shared_bundle, techniques=techniques) as reasoner:
         yield reasoner
 
 

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgereason.pipeline import Event, Result
+    from edgereason.results import Event, Result
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
 
@@ -35,12 +35,17 @@ def ask(
     seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
     samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
     threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
+    off: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A technique to do without, such as reading-along; may be repeated; all: every one."),
+    ] = None,
 ) -> None:
     """Answer a question in two stages: a guidance, then the answer that follows it."""
     from edgereason.pipeline import load
+    from edgereason.techniques import Techniques
 
     question = question if question is not None else sys.stdin.read()
-    with load(bundle, engine, threads) as reasoner:
+    with load(bundle, engine, threads, Techniques.without(off or ())) as reasoner:
         events = reasoner.stream(
             question,
             guidance=guidance,

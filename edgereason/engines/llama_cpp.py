@@ -210,7 +210,8 @@ class LlamaCppSession:
         self.length += len(tokens)
         rows = len(tokens) if every else 1
         shape = (rows, self._engine.vocab_size)
-        logits: Logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape).copy()
+        borrowed = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape)
+        logits: Logits = borrowed.astype(np.float32)  # a copy, of numpy's own type: ctypes' spells its byte order out
         return logits
 
     def truncate(self, length: int) -> None:

@@ -258,23 +258,27 @@ class NativeEngine:
     def _based(self, step: Step) -> int:
         """How many of a step's ids the base alone computes, because they come before its adapter's invocation."""
         session, ids, _ = step
-        if session.adapter is None or session.activated:
+        invocation = () if session.adapter is None else self._adapters[session.adapter].invocation
+        if session.adapter is None or not invocation:
             return 0
-        length = len(self._adapters[session.adapter].invocation)
+        if session.activation is not None:
+            return min(max(0, session.activation - session.length), len(ids))
+        if session.activated:
+            return 0
         # An invocation may have begun in what was computed before.
-        behind = session.ids[max(0, session.length - length + 1) :] if length else []
+        behind = session.ids[max(0, session.length - len(invocation) + 1) :]
         return max(0, self._activation(session.adapter, [*behind, *ids]) - len(behind))
 
     def _activation(self, adapter: int, ids: Sequence[int]) -> int:
         found = self._adapters[adapter]
         return found.activation(ids) if found.invocation else 0
 
-    def check_fork(self, session: NativeSession, capacity: int) -> None:
+    def check_fork(self, session: NativeSession, capacity: int, length: int) -> None:
         """Raise `BundleError` or `ContextError` where a session's keys are no use to one of another capacity."""
         self._check_angles(session.capacity, capacity)
-        if self._check_context(capacity) < session.length:
+        if self._check_context(capacity) < length:
             raise ContextError(
-                f"{session.length:,} tokens do not fit into a session of {capacity:,}.", "Give it more capacity."
+                f"{length:,} tokens do not fit into a session of {capacity:,}.", "Give it more capacity."
             )
 
     def _check_angles(self, computed: int, wanted: int) -> None:

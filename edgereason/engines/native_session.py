@@ -19,16 +19,20 @@ class NativeSession:
     """One sequence and its KV cache; see `edgereason.engines.base.Session`. Not for use by two threads at once.
 
     Attributes:
+        engine: What computes it.
         adapter: Index of the adapter that computes the tokens to come, or None for the base alone. It may change
             between two calls: keys and values that are in the cache stay as they were computed. An activated adapter
             computes what follows its invocation, the base alone what comes before it.
+        activation: From which token on an activated adapter applies; None finds its invocation in what is appended,
+            which has to come in one piece then.
         capacity: Most tokens that it can hold.
     """
 
     def __init__(self, engine: NativeEngine, cache: KVCache, capacity: int, adapter: int | None) -> None:
         self.adapter = adapter
+        self.activation: int | None = None
         self.capacity = capacity
-        self._engine = engine
+        self.engine = engine
         self._cache: KVCache | None = cache
         self._ids: list[int] = []
         self._adapters: list[int | None] = []
@@ -71,7 +75,7 @@ class NativeSession:
 
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
         """Append `ids`; see `edgereason.engines.base.Session`."""
-        return self._engine.advance([(self, ids, None if every else 1)])[0]
+        return self.engine.advance([(self, ids, None if every else 1)])[0]
 
     def advance_to(self, ids: Sequence[int]) -> Logits:
         """Make `ids` the whole sequence, and compute only what follows the part that it has in common with them.
@@ -82,7 +86,7 @@ class NativeSession:
         Raises:
             ContextError: `ids` are more than the session's capacity; the sequence is as before then.
         """
-        self._engine.check_capacity(self, len(ids))
+        self.engine.check_capacity(self, len(ids))
         # The last token is computed in any case: its logits are asked for.
         self.truncate(min(self.common_prefix(ids), max(0, len(ids) - 1)))
         return self.advance(ids[self.length :])
@@ -92,20 +96,24 @@ class NativeSession:
         same = _common(self._ids, ids)
         return same if adapters is None else min(same, _common(self._adapters, adapters))
 
-    def fork(self, capacity: int | None = None) -> NativeSession:
+    def fork(self, capacity: int | None = None, length: int | None = None) -> NativeSession:
         """A session with the same tokens that can go on differently. They share memory up to where they part.
 
         Args:
             capacity: Most tokens that it can hold; as many as this one when None.
+            length: How many of the first tokens it has; all when None.
 
         Raises:
             BundleError: the model turns its keys by other angles for another capacity.
-            ContextError: `capacity` exceeds the model's context, or is less than there are tokens.
+            ContextError: `capacity` exceeds the model's context, or is less than `length`.
         """
+        length = self.length if length is None else length
         capacity = self.capacity if capacity is None else capacity
-        self._engine.check_fork(self, capacity)
-        fork = NativeSession(self._engine, self.cache.fork(), capacity, self.adapter)
+        self.engine.check_fork(self, capacity, length)
+        fork = NativeSession(self.engine, self.cache.fork(), capacity, self.adapter)
+        fork.activation = self.activation
         fork.take(self._ids, self._adapters)
+        fork.truncate(length)
         return fork
 
     def truncate(self, length: int) -> None:
@@ -122,7 +130,7 @@ class NativeSession:
         cache = self.cache
         state = np.empty(cache.state_bytes(cache.length), np.uint8)
         cache.save(state)
-        return self._engine.describe(self, state).to_bytes()
+        return self.engine.describe(self, state).to_bytes()
 
     def close(self) -> None:
         """Give the cache's memory back. Closing twice is allowed."""

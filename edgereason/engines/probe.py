@@ -30,6 +30,7 @@ from safetensors.numpy import load_file
 import edgereason
 from edgereason.engines.cpu import cpu_model, has_amx
 from edgereason.errors import EdgeReasonError, EngineError
+from edgereason.files import user_cache
 
 MICRO_MODELS = Path(__file__).parent / "probes"
 """One micro model for each engine, and the logits that they give: `probes/make.py` made them."""
@@ -167,13 +168,7 @@ def _cache_file(engine: str, release: str, directory: Path) -> Path:
     files = sorted(file for file in directory.glob("*") if file.name.endswith(suffixes))
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = repr((engine, release, edgereason.__version__, cpu_model(), sys.version, stamps))
-    return _cache_directory() / f"probe-{engine}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-
-
-def _cache_directory() -> Path:
-    if os.name == "nt" and "LOCALAPPDATA" in os.environ:
-        return Path(os.environ["LOCALAPPDATA"]) / "edgereason"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgereason"
+    return user_cache() / f"probe-{engine}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _remembered(file: Path) -> Verdict | None:

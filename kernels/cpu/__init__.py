@@ -9,6 +9,7 @@ use; the environment variable `EDGEREASON_ISA` names another.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "Weight",
     "attach",
     "attention",
+    "build",
     "cpu_features",
     "detach",
     "embedding",
@@ -227,6 +229,12 @@ def spans() -> bool:
 def use_spans(wanted: bool) -> None:
     """Allow spans, or compute many rows exactly as each alone. At first: unless `EDGEREASON_SPANS` is `off`."""
     _cpu.use_spans(wanted)
+
+
+def build() -> str:
+    """Tells this build of the kernels from others, whose results may differ in rounding."""
+    library = Path(_cpu.__file__).stat()
+    return f"{library.st_size}-{library.st_mtime_ns}"
 
 
 def cpu_features() -> list[str]:
