@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from edgereason.batching import DEFAULT_SIZE
 from edgereason.evaluation.extraction import extract
 from edgereason.evaluation.problems import Problem
 from edgereason.pipeline import Reasoner
@@ -66,14 +69,31 @@ class Accuracy:
         return {**figures, "rows": [asdict(row) for row in self.rows]}
 
 
-def measure(reasoner: Reasoner, problems: Iterable[Problem], *, guidance: bool = True) -> Accuracy:
-    """Ask every problem, greedily, and compare the final results."""
+def measure(
+    reasoner: Reasoner, problems: Iterable[Problem], *, guidance: bool = True, size: int = DEFAULT_SIZE
+) -> Accuracy:
+    """Ask every problem, greedily and up to `size` at once, and compare the final results.
+
+    Raises:
+        ContextError: a problem is longer than a stage's context.
+    """
+    asked: deque[Problem] = deque()
+
+    def texts() -> Iterator[str]:
+        for problem in problems:
+            asked.append(problem)
+            yield problem.text
+
     rows = []
-    for problem in problems:
-        result = reasoner.ask(problem.text, guidance=guidance, temperature=0.0)
-        final = extract(problem, result.answer)
-        correct = final is not None and same_result(final, problem.expected)
-        rows.append(Row(problem.question, result.guidance, result.answer, final, problem.expected, correct))
+    with closing(reasoner.batch(texts(), size=size, guidance=guidance, temperature=0.0)) as outcomes:
+        for outcome in outcomes:
+            problem = asked.popleft()
+            if outcome.result is None:
+                raise outcome.error or AssertionError("an outcome has a result or an error")
+            result = outcome.result
+            final = extract(problem, result.answer)
+            correct = final is not None and same_result(final, problem.expected)
+            rows.append(Row(problem.question, result.guidance, result.answer, final, problem.expected, correct))
     return Accuracy(tuple(rows))
 
 

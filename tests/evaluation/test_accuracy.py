@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from places import TINY
 
-from edgereason.evaluation import Accuracy, Row, same_result
+from edgereason import UsageError, load
+from edgereason.evaluation import Accuracy, Problem, Row, measure, read_problems, same_result
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,17 @@ def test_the_interval_is_that_of_the_binomial_distribution() -> None:
     # Normal approximation as witness: 0.8 plus or minus 1.96 standard errors of 0.04.
     assert report.low == pytest.approx(0.8 - 0.0784, abs=0.011)
     assert report.high == pytest.approx(0.8 + 0.0784, abs=0.011)
+
+
+def test_problems_asked_together_have_the_transcripts_of_asking_each() -> None:
+    problems = [*read_problems(TINY / "held_out.jsonl", 30), Problem("What is 2 + 2?", "unknown")]
+    with load() as reasoner:
+        report = measure(reasoner, iter(problems), size=8)
+        alone = [reasoner.ask(problem.text, temperature=0.0) for problem in problems]
+        with pytest.raises(UsageError, match="empty"):
+            measure(reasoner, [*problems[:3], Problem(" ", "1")])
+    assert [(row.question, row.guidance, row.answer) for row in report.rows] == [
+        (result.question, result.guidance, result.answer) for result in alone
+    ]
+    assert [row.expected for row in report.rows] == [problem.expected for problem in problems]
+    assert report.correct == 30
