@@ -44,6 +44,7 @@ class Settings:
             PEFT's `add_weighted_adapter`.
         density: The share of values that `ties` and `dare_*` keep.
         seed: Of what `dare_*` draws.
+        imatrix: Let columns that matter on calibration text count more where GGUF types of 4 bits are rounded.
         ollama: Write a Modelfile for Ollama beside each stage's GGUF file.
         extrapolate: How far to go beyond an adapter, away from its reference; None for not at all.
         verify: Measure the bundle against base and adapters before it is finished.
@@ -75,6 +76,7 @@ class Settings:
     density: float = 0.5
     seed: int = 0
     extrapolate: float | None = None
+    imatrix: bool = True
     ollama: bool = False
     verify: bool = True
     prompts: Path | None = None
@@ -152,6 +154,11 @@ class Settings:
                 "target-size and target-kl choose between 4 and 8 bits with --method gptq in the format native.",
                 "Give --format native --method gptq --bits 4, or leave the target out.",
             )
+
+    @property
+    def measures_importance(self) -> bool:
+        """Whether rounding goes by an importance matrix."""
+        return self.imatrix and self.format == "gguf" and self.bits <= 4
 
     def of_files(self) -> dict[str, Any]:
         """The options that a bundle's files depend on, as JSON: none of verifying, and calibration text by its sum."""

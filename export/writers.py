@@ -110,11 +110,16 @@ def _write_gptq(
 def _write_gguf(
     merged: MergedWeights, directory: Path, work: Path, settings: Settings, calibration: Calibration, report: Report
 ) -> dict[str, Any]:
-    from edgereason.export.gguf import write_gguf
+    from edgereason.export.gguf import measure_importance, write_gguf
 
     assert settings.gguf_type is not None
-    write_gguf(merged, directory / "model.gguf", settings.gguf_type, _step(report, f"writing {settings.gguf_type}"))
-    return {"type": settings.gguf_type}
+    importance = None
+    if settings.measures_importance:
+        sequences = calibration.sequences(Tokenizer(merged.tokenizer))
+        importance = measure_importance(merged, sequences, _step(report, "measuring importance"))
+    progress = _step(report, f"writing {settings.gguf_type}")
+    write_gguf(merged, directory / "model.gguf", settings.gguf_type, progress, importance=importance)
+    return {"type": settings.gguf_type, "imatrix": importance is not None}
 
 
 def _write_onnx(

@@ -47,6 +47,9 @@ def export(
         Optional[str],  # noqa: UP045
         typer.Option(help="IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16, in place of --bits."),
     ] = None,
+    imatrix: Annotated[
+        bool, typer.Option("--imatrix/--no-imatrix", help="Round GGUF types of 4 bits by an importance matrix.")
+    ] = True,
     ollama: Annotated[
         bool, typer.Option("--ollama", help="Write a Modelfile for Ollama beside each stage's GGUF file.")
     ] = False,
@@ -131,6 +134,7 @@ def export(
                 layout=layout,
                 bits=bits,
                 gguf_type=gguf_type,
+                imatrix=imatrix,
                 ollama=ollama,
                 method=method,
                 group_size=group_size,
