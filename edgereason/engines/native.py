@@ -24,7 +24,7 @@ from edgereason.errors import BundleError, ContextError, EngineError, UsageError
 from edgereason.models.rope import Rope
 from edgereason.weights import Weights
 
-_CHUNK = 512
+_CHUNK = 256
 """Tokens that are computed at once. More would not be faster, and take more memory."""
 
 CACHE_TYPES = ("f32", "f16", "int8")

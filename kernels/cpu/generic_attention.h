@@ -251,6 +251,7 @@ void finish(const float* total, int64_t dim, float* y) {
 template <Type T>
 void attend_all(const Attention& job, const AttentionTask& task, int64_t begin, int64_t count, float* totals,
                 float* scratch) {
+  assert(0 < count && count <= kTaskQueries);
   const int64_t group = job.heads / job.kv_heads, size = kMixed + job.dim;
   float *parts = scratch, *rest = scratch + kTaskQueries * size;
   for (int64_t range = task.first / kRange * kRange; range < task.last; range += kRange) {

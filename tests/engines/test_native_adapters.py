@@ -164,7 +164,7 @@ def test_an_activated_adapter_applies_from_its_last_invocation_on(base, activate
     assert engine.row_adapters(0, ids) == session.adapters
 
 
-@pytest.mark.parametrize("chunk", [512, 7])
+@pytest.mark.parametrize("chunk", [256, 7])
 def test_activated_rows_stand_beside_others_and_in_any_pieces(base, activated, adapters, chunk, monkeypatch):
     monkeypatch.setattr("edgereason.engines.native._CHUNK", chunk)
     engine = NativeEngine(base)

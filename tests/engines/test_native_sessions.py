@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest, paths: dict[str, Path]) -> NativeEngi
     return engine
 
 
-@pytest.fixture(params=[512, 7])
+@pytest.fixture(params=[256, 7])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of many rows, and passes that cut everything to pieces."""
     monkeypatch.setattr("edgereason.engines.native._CHUNK", request.param)

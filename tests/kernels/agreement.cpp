@@ -115,10 +115,11 @@ void check_heads(Random& random) {
 
 // Some tokens, then more, of two layers: the results, and then what the cache holds.
 void check_attention(Random& random) {
-  const int64_t kv_heads = random.integer(1, 3), heads = kv_heads * random.integer(1, 12), dim = random.integer(1, 72);
+  const int64_t kv_heads = random.integer(1, 3), heads = kv_heads * random.one_of<int64_t>({1, 2, 3, 5, 7, 10}),
+                dim = random.integer(1, 72);
   const CacheShape shape{2, kv_heads, dim, random.one_of({Type::f32, Type::f16, Type::s8})};
   const std::vector<int64_t> parts = {random.integer(1, 20), random.integer(1, 150), 1,
-                                      random.one_of<int64_t>({1, 400}), 1};
+                                      random.one_of<int64_t>({1, 1, 1, 1, 1, 1, 1, 400}), 1};
   const int64_t total = std::accumulate(parts.begin(), parts.end(), int64_t(0)), layer = random.integer(0, 1);
   const int64_t window = random.one_of<int64_t>({0, 0, 1, 20, 100});
   const float cap = random.one_of({0.f, 2.f});
