@@ -217,7 +217,7 @@ def use_isa(name: str | None) -> None:
 
 
 def spans() -> bool:
-    """Whether products of more than 16 rows with a 4-bit weight round once more, for speed.
+    """Whether products of more than 32 rows with a 4-bit weight round once more, for speed.
 
     That is, with the instruction set in use, and unless `use_spans` or `EDGEREASON_SPANS` forbids it. Activations are
     then quantized per row and span of 128 inputs, and so are weights, to 8 bits, where a span has several groups. A

@@ -73,7 +73,7 @@ constexpr int kTileRowBytes = kBlock + 8;
 constexpr int kSpan = 128;
 constexpr int kSpanBlocks = kSpan / kBlock;
 constexpr int kReach = 120 * 256;
-constexpr int kFewRows = 16;  // below, unpacking takes longer than it saves
+constexpr int kFewRows = 32;  // below, unpacking takes longer than it saves
 
 // A panel unpacked for many rows has for each span 32 lines of 64 bytes, in the order of 8-bit weights, and then
 // s / 120, f32 [16]. The bytes are w8 + 128 where the instructions multiply unsigned with signed bytes, w8 with AMX.

@@ -7,7 +7,7 @@ namespace edgereason {
 namespace {
 
 constexpr const char* kNames[kOperations] = {"linear, 1 row",
-                                             "linear, 2 to 16 rows",
+                                             "linear, 2 to 32 rows",
                                              "linear, more rows",
                                              "attention, 1 row each",
                                              "attention, more rows",

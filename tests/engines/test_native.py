@@ -152,7 +152,7 @@ def test_pieces_of_few_rows_give_the_same_whatever_their_size(engine):
     session.advance(IDS[:40])
     one_by_one = session.fork()
     expected = np.concatenate([one_by_one.advance([token]) for token in IDS[40:]])
-    found = np.concatenate([session.advance(IDS[i : i + 16], every=True) for i in range(40, len(IDS), 16)])
+    found = np.concatenate([session.advance(IDS[i : i + 32], every=True) for i in range(40, len(IDS), 32)])
     np.testing.assert_array_equal(found, expected)
 
 

@@ -16,7 +16,7 @@ from edgereason.kernels import packing
 def test_counters_tell_calls_bytes_and_operations():
     weight = packing.quantize(np.ones((40, 64), np.float32), 4)
     cpu.profile.start()
-    for rows in (1, 1, 3, 20):
+    for rows in (1, 1, 3, 40):
         cpu.linear(np.ones((rows, 64), np.float32), cpu.prepare(weight))
     cache = cpu.KVCache(1, 1, 16, "f16")
     q = np.ones((10, 2, 16), np.float32)
@@ -26,12 +26,12 @@ def test_counters_tell_calls_bytes_and_operations():
     cpu.linear(np.ones((1, 64), np.float32), cpu.prepare(weight))
     assert {name: c.calls for name, c in counted.items()} == {
         "linear, 1 row": 2,
-        "linear, 2 to 16 rows": 1,
+        "linear, 2 to 32 rows": 1,
         "linear, more rows": 1,
         "attention, more rows": 1,
     }
     assert counted["linear, 1 row"].bytes == 2 * weight.nbytes
-    assert counted["linear, more rows"].operations == 2 * 20 * 40 * 64
+    assert counted["linear, more rows"].operations == 2 * 40 * 40 * 64
     # Ten rows see 1 to 10 keys; keys and values are 16 halves each.
     assert counted["attention, more rows"].operations == 4 * 55 * 2 * 16
     assert counted["attention, more rows"].bytes == 10 * 2 * 16 * 2
