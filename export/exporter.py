@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgereason
-from edgereason.bundle import STAGES, Bundle, Stage, record_files
-from edgereason.errors import EngineError, ExportError, UsageError
+from edgereason.bundle import BASE, STAGES, Bundle, Stage, record_files
+from edgereason.errors import EngineError, UsageError
 from edgereason.export.settings import Settings
 from edgereason.export.staging import staged
 from edgereason.prompts import DEFAULT_PROMPTS
 
 if TYPE_CHECKING:
+    from edgereason.export.inputs import Adapter, Base
+    from edgereason.export.merge import MergedWeights
+    from edgereason.export.planning import Plan
     from edgereason.export.sources import Source
 
 Progress = Callable[[str, int, int], None]
@@ -70,37 +73,24 @@ def export(
         EngineError: a library that the format needs is not installed.
     """
     settings = Settings.of(options)
-    _require(settings.format)
+    job = _prepare(base, guidance_adapter, answer_adapter, answer_base, revision, reference_adapters or {}, settings)
+    bases, adapters = job.bases, job.adapters
     from edgereason.export.fidelity import origins
-    from edgereason.export.fidelity.measure import prove, require_memory
-    from edgereason.export.inputs import describe, fingerprint, open_base
-    from edgereason.export.merge import merge
-    from edgereason.export.pairing import check_pairing
-    from edgereason.export.shared import check_shared, write_shared
-    from edgereason.export.sources import open_stage
+    from edgereason.export.fidelity.measure import prove
+    from edgereason.export.inputs import describe, fingerprint
+    from edgereason.export.planning import make_plan
+    from edgereason.export.shared import write_shared
     from edgereason.export.writers import write_merged
 
-    if settings.layout == "shared" and answer_base is not None:
-        raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")
-    first = open_base(base, settings.format, revision)
-    bases = {"guidance": first, "answer": first if answer_base is None else open_base(answer_base, settings.format)}
-    named = {"guidance": guidance_adapter, "answer": answer_adapter}
-    references = _references(reference_adapters or {}, settings)
-    adapters = {s: open_stage(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}
-    for stage in STAGES:
-        check_pairing(bases[stage], adapters[stage], settings.layout)
-    merged = {}
+    out = Path(out)
+    make_plan(job.models, out, settings, timed=False).check()
     if settings.layout == "shared":
-        check_shared(bases["answer"], adapters)
+        merged: Mapping[str, MergedWeights] = {}
         write = partial(write_shared, bases["answer"], adapters)
     else:
-        merged = {stage: merge(bases[stage], adapters[stage]) for stage in STAGES}
+        merged = job.models
         write = partial(write_merged, merged, {stage: adapters[stage].prompt for stage in STAGES})
     against = {stage: origins.Source(bases[stage], adapters[stage], merged.get(stage)) for stage in STAGES}
-    if settings.verify:
-        require_memory(against.values())
-    out = Path(out)
-    _check_space(out, max(each.bytes for each in bases.values()))
     provenance = {stage: describe(bases[stage], adapters[stage]) for stage in STAGES}
     key = [settings.of_files(), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
     with staged(out, key, resume, replace) as staging:
@@ -122,6 +112,70 @@ def export(
             bundle = prove(bundle, against, settings, progress)
         bundle.write_manifest()
     return Bundle.open(out, verify=False)
+
+
+def plan(
+    base: str | Path,
+    guidance_adapter: Source,
+    answer_adapter: Source,
+    out: str | Path,
+    *,
+    answer_base: str | Path | None = None,
+    revision: str | None = None,
+    reference_adapters: Mapping[str, str | Path] | None = None,
+    **options: Any,
+) -> Plan:
+    """Check the arguments of an export and tell what it would take, without doing it.
+
+    Args and errors: as `export`. Whether there is enough disk and memory is left to `Plan.check`.
+    """
+    settings = Settings.of(options)
+    job = _prepare(base, guidance_adapter, answer_adapter, answer_base, revision, reference_adapters or {}, settings)
+    from edgereason.export.planning import make_plan
+
+    return make_plan(job.models, Path(out), settings)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The inputs of an export, checked."""
+
+    bases: dict[str, Base]
+    adapters: dict[str, Adapter]
+    models: dict[str, MergedWeights]
+    """What will be written: a model for each stage, or the base alone where they share it."""
+
+
+def _prepare(
+    base: str | Path,
+    guidance_adapter: Source,
+    answer_adapter: Source,
+    answer_base: str | Path | None,
+    revision: str | None,
+    reference_adapters: Mapping[str, str | Path],
+    settings: Settings,
+) -> _Job:
+    """Everything that can go wrong before any work begins."""
+    _require(settings.format)
+    from edgereason.export.inputs import open_base
+    from edgereason.export.merge import merge
+    from edgereason.export.pairing import check_pairing
+    from edgereason.export.shared import check_shared
+    from edgereason.export.sources import open_stage
+
+    if settings.layout == "shared" and answer_base is not None:
+        raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")
+    references = _references(reference_adapters, settings)
+    first = open_base(base, settings.format, revision)
+    bases = {"guidance": first, "answer": first if answer_base is None else open_base(answer_base, settings.format)}
+    named = {"guidance": guidance_adapter, "answer": answer_adapter}
+    adapters = {s: open_stage(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}
+    for stage in STAGES:
+        check_pairing(bases[stage], adapters[stage], settings.layout)
+    if settings.layout == "shared":
+        check_shared(first, adapters)
+        return _Job(bases, adapters, {BASE: merge(first)})
+    return _Job(bases, adapters, {stage: merge(bases[stage], adapters[stage]) for stage in STAGES})
 
 
 def _write_modelfiles(stages: Mapping[str, Stage], directory: Path) -> None:
@@ -154,15 +208,3 @@ def _require(format: str) -> None:
     for module in ("torch", "transformers", "peft", *_LIBRARIES[format]):
         if importlib.util.find_spec(module) is None:
             raise EngineError(f"Exporting to {format} needs {module}.", 'Install it: pip install "edgereason[export]"')
-
-
-def _check_space(out: Path, base_bytes: int) -> None:
-    """Refuse early what cannot fit: a stage's merged copy in fp32 lies beside it while it is written."""
-    existing = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
-    # fp32 is twice a 16-bit base; the two stages written come to less than another one.
-    needed, free = 3 * base_bytes, shutil.disk_usage(existing).free
-    if free < needed:
-        raise ExportError(
-            f"{existing} has {free / 1e9:.1f} GB free, this export needs about {needed / 1e9:.1f} GB.",
-            "Free some space, or give an --out on another disk.",
-        )

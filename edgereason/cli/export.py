@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -102,58 +102,64 @@ def export(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Draw what was measured here, as PNG."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and show sizes, disk, memory and time; write nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
 ) -> None:
     """Merge a guidance and an answer adapter into their base, quantize, and write a bundle."""
     from rich.console import Console
 
     from edgereason.bundle import STAGES
+    from edgereason.cli.plan import show_plan
     from edgereason.cli.progress import export_progress, shown_warnings
     from edgereason.cli.verify import show_fidelity
     from edgereason.errors import FidelityError
     from edgereason.export import export as run
+    from edgereason.export import plan
     from edgereason.export.settings import parse_size
     from edgereason.export.sources import parse_adapters, parse_references
 
     console = Console(stderr=True)
+    inputs = (base, parse_adapters(guidance_adapter), parse_adapters(answer_adapter), out)
+    options: dict[str, Any] = {
+        "answer_base": answer_base,
+        "revision": revision,
+        "reference_adapters": parse_references(reference_adapter or [], STAGES),
+        "combine": combine,
+        "density": density,
+        "seed": seed,
+        "extrapolate": extrapolate,
+        "format": format,
+        "layout": layout,
+        "bits": bits,
+        "gguf_type": gguf_type,
+        "imatrix": imatrix,
+        "ollama": ollama,
+        "method": method,
+        "group_size": group_size,
+        "symmetric": symmetric,
+        "act_order": act_order,
+        "static_groups": static_groups,
+        "damping": damping,
+        "clip_search": clip_search,
+        "calibration": calibration,
+        "target_size": None if target_size is None else parse_size(target_size),
+        "target_kl": target_kl,
+        "verify": verify,
+        "prompts": prompts,
+        "thresholds": tuple(threshold or ()),
+        "allow_loss": allow_loss,
+    }
+    if dry_run:
+        with shown_warnings(console):
+            planned = plan(*inputs, **options)
+        show_plan(planned, console)
+        planned.check()
+        return
     try:
         with shown_warnings(console), export_progress(console) as progress:
-            bundle = run(
-                base,
-                parse_adapters(guidance_adapter),
-                parse_adapters(answer_adapter),
-                out,
-                answer_base=answer_base,
-                revision=revision,
-                reference_adapters=parse_references(reference_adapter or [], STAGES),
-                combine=combine,
-                density=density,
-                seed=seed,
-                extrapolate=extrapolate,
-                format=format,
-                layout=layout,
-                bits=bits,
-                gguf_type=gguf_type,
-                imatrix=imatrix,
-                ollama=ollama,
-                method=method,
-                group_size=group_size,
-                symmetric=symmetric,
-                act_order=act_order,
-                static_groups=static_groups,
-                damping=damping,
-                clip_search=clip_search,
-                calibration=calibration,
-                target_size=None if target_size is None else parse_size(target_size),
-                target_kl=target_kl,
-                verify=verify,
-                prompts=prompts,
-                thresholds=tuple(threshold or ()),
-                allow_loss=allow_loss,
-                replace=force,
-                resume=resume,
-                progress=progress,
-            )
+            bundle = run(*inputs, **options, replace=force, resume=resume, progress=progress)
     except FidelityError as error:
         show_fidelity(error.report, "the export", console, plot)
         raise
