@@ -252,7 +252,7 @@ class Reasoner:
 
     def _write(self, writing: _Writing, along: ReadingAlong | None = None) -> Iterator[str]:
         """A stage's text, piece by piece, with the next stage reading along."""
-        stage, prompt = writing.stage, writing.prompt
+        stage, prompt, model = writing.stage, writing.prompt, self.models[writing.name]
         ids = decode_ids(
             along or writing.session,
             prompt,
@@ -261,9 +261,9 @@ class Reasoner:
             writing.limit,
             writing.timings,
             writing.started,
-            PromptLookup(prompt) if self.techniques.speculation else None,
+            PromptLookup(prompt, model.engine.row_cost) if self.techniques.speculation else None,
         )
-        for piece in decode_text(ids, self.models[writing.name].tokenizer.stream(), stage.stop_strings):
+        for piece in decode_text(ids, model.tokenizer.stream(), stage.stop_strings):
             if along is not None:
                 along.hear(piece)
             yield piece

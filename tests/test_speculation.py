@@ -143,6 +143,11 @@ def test_where_nothing_matches_nothing_more_is_computed() -> None:
     assert (session.rows, session.passes) == (90, 90)
 
 
+def test_where_rows_cost_as_much_as_passes_nothing_is_proposed() -> None:
+    assert PromptLookup([1, 2, 3] * 5, row_cost=1.0).propose() == []
+    assert PromptLookup([1, 2, 3] * 5, row_cost=0.1).propose() == [1, 2, 3]
+
+
 def test_matches_that_are_always_wrong_are_soon_left_alone() -> None:
     """A text in which every token comes back, and each time another one follows it."""
     random = np.random.default_rng(3)

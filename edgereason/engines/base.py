@@ -77,6 +77,9 @@ class Engine(Protocol):
     vocab_size: int
     context_length: int
     """Most tokens that one session can hold."""
+    row_cost: float
+    """What one more row adds to the cost of a pass, roughly, as a share of a pass of one row; 1 where computing the
+    logits of several rows at once does not pay."""
 
     def session(self, capacity: int | None = None, adapter: int | None = None) -> Session:
         """Start an empty sequence that can grow to `capacity` tokens (`context_length` when None).

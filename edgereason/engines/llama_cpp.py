@@ -44,6 +44,7 @@ class LlamaCppEngine:
     """
 
     name = "llama.cpp"
+    row_cost = 0.1
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         require(self.name)  # before anything of the library is loaded here: even that can end the process

@@ -61,6 +61,7 @@ class NativeEngine:
     """
 
     name = "native"
+    row_cost = 0.1
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._ops: ModuleType = cpu

@@ -42,6 +42,7 @@ class OnnxEngine:
     """
 
     name = "onnx"
+    row_cost = 1.0  # the logits of several rows take a second runtime session, with weights of its own
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._ort = _onnxruntime()
