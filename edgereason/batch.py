@@ -65,6 +65,7 @@ def _outcomes(
             for stages in samples:
                 yield _answer(reasoner, question, guidance, stages, stems)
 
+    reasoner.prepare()
     ended: dict[int, dict[int, Result | EdgeReasonError]] = {}
     number = 0
     with closing(run(works(), size)) as runs:

@@ -280,6 +280,10 @@ class Reasoner:
         """
         return self._sequences.open(name, prompt, capacity, before)
 
+    def prepare(self) -> None:
+        """Compute what all prompts begin with, before many questions are asked at once."""
+        self._sequences.prepare()
+
     def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> tuple[list[int], int]:
         """The token ids of a stage's prompt, and how many new tokens there is room for, at most the stage's limit.
 

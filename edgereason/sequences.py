@@ -102,6 +102,20 @@ class Sequences:
         assert isinstance(session, NativeSession)
         return session
 
+    def prepare(self) -> None:
+        """Compute the fixed instructions of every stage, where they are not known: many prompts will begin so."""
+        for stage in self._prefixes if self._techniques.prefix_cache else ():
+            self._load(stage)
+            ids, model = self._fixed(stage), self._models[stage]
+            if len(ids) < _WORTH_KEEPING:
+                continue
+            session = self._prefixes[stage].session([*ids, 0], model.adapter, len(ids) + 1)
+            if session.length < len(ids):
+                session.advance(ids[session.length :])
+                self._prefixes[stage].keep(session)
+            session.close()
+        self.save()
+
     def save(self) -> None:
         """Keep the fixed instructions of the stages that have been asked on disk, where they are not yet."""
         for stage in sorted(self._asked - self._on_disk):
