@@ -81,9 +81,11 @@ build/peers/llama-avx2/.installed: constraints.txt
 	touch $@
 
 # Against programs that are not part of the environment: llama.cpp's converter comes with the source of llama-cpp-python.
-conformance: .venv/.installed build/conformance/.downloaded build/conformance/bitsandbytes
+conformance: .venv/.installed build/conformance/.downloaded build/conformance/bitsandbytes \
+		build/conformance-gptqmodel/.installed
 	EDGEREASON_CONVERTER="$$(find $(CURDIR)/build/conformance -name convert_hf_to_gguf.py)" \
 		EDGEREASON_BITSANDBYTES="$(CURDIR)/build/conformance/bitsandbytes" \
+		EDGEREASON_GPTQMODEL="$(CURDIR)/build/conformance-gptqmodel/$(notdir $(BIN))/python" \
 		$(BIN)/python -m pytest -m conformance -rs
 
 build/conformance/.downloaded: constraints.txt
@@ -96,6 +98,13 @@ build/conformance/.downloaded: constraints.txt
 # Beside the environment: PEFT would import it wherever it finds it.
 build/conformance/bitsandbytes:
 	$(PIP) install --quiet --no-deps --target $@ "bitsandbytes>=0.48"
+
+build/conformance-gptqmodel/.installed: tests/export/gptqmodel_needs.txt tests/export/gptqmodel.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
+		--requirement $(word 2,$^)
+	touch $@
 
 # The ARM kernels under an emulator: with i8mm, with dot products only, and with neither.
 test-arm:

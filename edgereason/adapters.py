@@ -22,7 +22,7 @@ from edgereason.kernels.packing import BFloat16
 from edgereason.weights import FloatWeight, Tensor, read_safetensors
 
 _PREFIX = "base_model.model."
-_MERGE = "Export it with --layout merged."
+_MERGE = "Export it merged into its base instead."
 # Fields of adapter_config.json that would change the computation, and the values with which they do not.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_dora": (False,),
@@ -33,11 +33,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "trainable_token_indices": ([],),
     "target_parameters": ([],),
     "layer_replication": ([],),
-    "use_qalora": (False,),
-    "arrow_config": (),
 }
-# Initializations that move a part of the base's weights into the factors: without it they mean something else.
-_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
@@ -111,12 +107,6 @@ def _check_kind(config: dict[str, Any], file: Path) -> None:
     for field, neutral in _NEUTRAL.items():
         if (value := config.get(field)) is not None and value not in neutral:
             raise BundleError(f"{file}: {field} = {value!r} cannot be applied row by row.", _MERGE)
-    begun = config.get("init_lora_weights")
-    if str(begun).lower().startswith(_CHANGES_THE_BASE):
-        raise BundleError(
-            f"{file}: with init_lora_weights = {begun!r} training has changed the base as well.",
-            "Save the adapter with path_initial_model_for_weight_conversion, which makes it a LoRA of the base.",
-        )
 
 
 def _invocation(config: dict[str, Any], file: Path) -> tuple[int, ...]:

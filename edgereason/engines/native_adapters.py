@@ -51,7 +51,9 @@ def detach_adapter(ops: ModuleType, projections: dict[str, Projection], index: i
 def _find(projections: dict[str, Projection], target: str, lora: Lora, adapter: LoraAdapter) -> Projection:
     cure = f'{adapter.path.name}/adapter_config.json names "{adapter.base}" as its base: open that one.'
     if target in _TABLES:
-        raise BundleError(f"{adapter.path} changes {target}, which all rows share.", "Export it with --layout merged.")
+        raise BundleError(
+            f"{adapter.path} changes {target}, which all rows share.", "Export it merged into its base instead."
+        )
     found = projections.get(target)
     if found is None:
         raise BundleError(f"{adapter.path} changes {target}, which this model does not have.", cure)

@@ -1,0 +1,116 @@
+"""Our checkpoints in GPTQModel, and its beside ours: `make conformance` names its environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gptq_checkpoint import dequantized, float_logits
+from merged_model import Array, random_ids, relative_error
+from places import TINY
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from edgereason import load_model
+from edgereason.export import export
+from edgereason.export.calibration import Calibration
+from edgereason.export.inputs import open_adapter, open_base
+from edgereason.export.merge import materialize, merge
+from edgereason.prompts import ANSWER
+from edgereason.tokenizer import Tokenizer
+from edgereason.training.problems import problems
+
+pytestmark = pytest.mark.conformance
+
+PROGRAM = Path(__file__).with_name("gptqmodel_program.py")
+
+
+def gptqmodel(*arguments: str | Path) -> None:
+    """Run GPTQModel's program in its environment."""
+    python = os.environ.get("EDGEREASON_GPTQMODEL")
+    if not python:
+        pytest.skip("EDGEREASON_GPTQMODEL does not name the python of an environment with GPTQModel")
+    done = subprocess.run([python, PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"group_size": 32}, {"symmetric": False, "group_size": 64}, {"static_groups": False, "group_size": 32}],
+    ids=["symmetric", "asymmetric", "members apart"],
+)
+def test_gptqmodel_computes_our_logits_from_our_checkpoints(
+    options: dict[str, object], trio: dict[str, Path], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Tom has 12 apples and buys 30 more. " * 40)
+    export(
+        *(trio[name] for name in ("base", "guidance", "answer")),
+        tmp_path / "out",
+        format="gptq",
+        calibration=text,
+        verify=False,
+        **options,
+    )
+    ids = random_ids(40, 300)
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    gptqmodel("logits", tmp_path / "out/answer", tmp_path / "ids.json", tmp_path / "logits.npy")
+    theirs = np.load(tmp_path / "logits.npy")
+    assert relative_error(theirs, float_logits(tmp_path / "out/answer", ids)) < 2e-2  # it computes in bfloat16
+    with load_model(tmp_path / "out/answer") as model:
+        assert relative_error(model.logits(ids), theirs) < 4e-2  # ours with activations of 8 bits
+
+
+def test_our_weights_of_the_example_are_as_close_as_those_of_gptqmodel(tmp_path: Path) -> None:
+    merged = merge(open_base(TINY / "base"), open_adapter(TINY / "answer", ANSWER))
+    materialize(merged, tmp_path / "model")
+    sequences = Calibration({"answer": ANSWER}).sequences(Tokenizer(merged.tokenizer))
+    (tmp_path / "text.json").write_text(json.dumps({"sequences": sequences, "group_size": 128}))
+    gptqmodel("quantize", tmp_path / "model", tmp_path / "text.json", tmp_path / "theirs")
+    paths = (TINY / "base", TINY / "guidance", TINY / "answer")
+    export(*paths, tmp_path / "ours", format="gptq", verify=False)
+    export(*paths, tmp_path / "nearest", format="gptq", method="rtn", group_size=128, verify=False)
+    exact = merged_logits(tmp_path / "model", None)
+    found = {
+        name: divergence(merged_logits(tmp_path / "model", directory), exact)
+        for name, directory in {
+            "ours": tmp_path / "ours/answer",
+            "theirs": tmp_path / "theirs",
+            "nearest": tmp_path / "nearest/answer",
+        }.items()
+    }
+    print(found)
+    assert found["ours"] <= found["theirs"]
+    assert found["ours"] < 0.7 * found["nearest"]
+
+
+def held_out_ids() -> list[list[int]]:
+    """Problems with answers that are not in the calibration text."""
+    tokenizer = Tokenizer(TINY / "base")
+    return [
+        tokenizer.encode(tokenizer.render(ANSWER.messages(p.question, p.guidance)) + p.answer)
+        for p in islice(problems("measured"), 64)
+    ]
+
+
+def merged_logits(source: Path, checkpoint: Path | None) -> list[Array]:
+    """What transformers computes in fp32 with a model's weights, or those that a checkpoint has in their place."""
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    if checkpoint:
+        weights = dequantized(checkpoint)
+        linear = {name: weight for name, weight in weights.items() if ".layers." in name and weight.ndim == 2}
+        assert len(linear) == 7 * AutoConfig.from_pretrained(source).num_hidden_layers
+        model.load_state_dict(linear, strict=False)
+    with torch.no_grad():
+        return [model(torch.tensor([ids])).logits[0].numpy() for ids in held_out_ids()]
+
+
+def divergence(found: list[Array], expected: list[Array]) -> float:
+    """The mean Kullback-Leibler divergence of the next token's distribution, in nats."""
+    p, q = (torch.from_numpy(np.concatenate(each)).log_softmax(-1) for each in (expected, found))
+    return float((p.exp() * (p - q)).sum(-1).mean())
