@@ -28,7 +28,7 @@ _CURES = {
         "Export with --format onnx --bits 16, which stores float32, or train the adapter with a lower learning rate.",
     ),
     "quantized": (
-        "The weights in the bundle's files are further from the merged ones than rounding explains well.",
+        "Rounding to so few bits changes what this model predicts.",
         "Try --method gptq, a smaller --group-size or --bits 8; or allow the loss with --threshold.",
     ),
     "engine": (
@@ -37,12 +37,18 @@ _CURES = {
     ),
 }
 
+_WRITER = (
+    "The weights in the bundle's files are further from the merged ones than rounding explains.",
+    "Export again; where it comes back, a writer makes an error: report it.",
+)
+
 _WORDS = {
     "kl": "a mean KL divergence of {0} nats",
     "kl_p99": "a 99th percentile of the KL divergence of {0} nats",
     "step_kl": "a mean KL divergence of {0} nats from the rung before",
     "top1": "the same most probable token at {0} of the positions",
     "perplexity": "{0} times the reference's perplexity",
+    "weight": "a weight that is off by {0}",
     "greedy": "the same greedy text for {0} of the prompts",
 }
 
@@ -85,8 +91,8 @@ def explain(
         bits: Of a weight in the bundle.
     """
     cause, cure = _CURES[rung]
-    if rung == "quantized" and bits == 16:
-        cause, cure = "The weights in the bundle's files are not the merged ones.", "Export again, and report it."
+    if rung == "quantized" and (bits == 16 or "weight" in exceeded):
+        cause, cure = _WRITER
     if "different" in exceeded:
         what = {"tokenizer": "texts become other token ids", "template": "prompts are rendered otherwise"}
         found = f"{measures['different']:.0f} of {measures['compared']:.0f} "
@@ -101,6 +107,6 @@ def explain(
 
 
 def _number(measure: str, value: float) -> str:
-    if measure in ("top1", "greedy"):
+    if measure in ("top1", "greedy", "weight") and math.isfinite(value):
         return f"{value:.1%}"
     return f"{value:.3g}" if math.isfinite(value) else "infinity"

@@ -112,17 +112,22 @@ def _weight_rungs(
         changes = witness.fill(model, weight)
         computed = witness.logits(model, texts, _steps(progress, name))
         distance, before = measure(texts, reference, before, computed)
-        yield Rung(name, distance.to_json(), limits[name], _largest(changes) if name != "merged" else ""), before
+        measures = distance.to_json()
+        detail = ""
+        if name != next(iter(origin.rungs)):  # the first rung's weights follow no others
+            worst, detail = _largest(changes)
+            measures["weight"] = worst
+        yield Rung(name, measures, limits[name], detail), before
 
 
-def _largest(changes: Mapping[str, float]) -> str:
-    """Which weight changed far more than others; empty where none did."""
+def _largest(changes: Mapping[str, float]) -> tuple[float, str]:
+    """The largest change of a weight, and in words which one it is, where others changed far less."""
     name, worst = max(changes.items(), key=lambda item: np.inf if np.isnan(item[1]) else item[1])
     if not np.isfinite(worst):
-        return f"{name} has values that are not finite"
+        return np.inf, f"{name} has values that are not finite"
     # Vectors are not rounded: their zeros say nothing of the others.
     usual = float(np.median([change for change in changes.values() if change > 0] or [0.0]))
-    return f"{name} is off by {worst:.0%}, most by {usual:.0%}" if worst > max(3 * usual, 0.01) else ""
+    return worst, f"{name} is off by {worst:.1%}, most by {usual:.1%}" if worst > max(3 * usual, 0.01) else ""
 
 
 def _engine_logits(

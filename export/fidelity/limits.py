@@ -15,7 +15,7 @@ RUNGS = (*EXACT, *NUMERIC)
 
 AT_LEAST = ("top1", "greedy")
 """Measures of which more is better; all others have an upper limit."""
-MEASURES = ("kl", "kl_p99", "step_kl", "top1", "perplexity", "greedy")
+MEASURES = ("kl", "kl_p99", "step_kl", "top1", "perplexity", "greedy", "weight")
 
 Limits = Mapping[str, Mapping[str, float]]
 """By rung and measure."""
@@ -23,22 +23,27 @@ Limits = Mapping[str, Mapping[str, float]]
 # Measured on the example and on random models: docs/fidelity.md shows what is usual, these are several times as much.
 _ROUNDING = {"kl": 1e-6, "kl_p99": 1e-5, "top1": 0.999, "perplexity": 1.001, "greedy": 0.98}
 _HALF = {"kl": 1e-4, "kl_p99": 1e-3, "top1": 0.995, "perplexity": 1.005, "greedy": 0.95}
+# A model of many layers hardly shows that one of them is broken: its weights do.
+_WEIGHT = {4: 0.35, 5: 0.2, 6: 0.1, 8: 0.05, 16: 0.01}
 _QUANTIZED = {
     4: {"kl": 0.1, "kl_p99": 1.5, "top1": 0.9, "perplexity": 1.15},
-    8: {"kl": 0.005, "kl_p99": 0.05, "top1": 0.98, "perplexity": 1.02, "greedy": 0.8},
+    5: {"kl": 0.04, "kl_p99": 0.6, "top1": 0.93, "perplexity": 1.06},
+    6: {"kl": 0.015, "kl_p99": 0.2, "top1": 0.96, "perplexity": 1.03},
+    8: {"kl": 0.003, "kl_p99": 0.05, "top1": 0.98, "perplexity": 1.02, "greedy": 0.8},
     16: _HALF,
 }
 
 
 def default_limits(bits: int) -> dict[str, dict[str, float]]:
     """The limits for weights of 4 to 16 bits; between those that were measured, of the fewer."""
-    quantized = _QUANTIZED[max(known for known in _QUANTIZED if known <= bits)]
+    known = max(known for known in _QUANTIZED if known <= bits)
+    quantized = _QUANTIZED[known]
     return {
         **{rung: {"different": 0.0} for rung in EXACT},
         "merged": dict(_ROUNDING),
-        "stored": dict(_HALF),
-        "quantized": dict(quantized),
-        "engine": {**quantized, "step_kl": _QUANTIZED[8]["kl"] if bits < 16 else _HALF["kl"]},
+        "stored": {**_HALF, "weight": _WEIGHT[16]},
+        "quantized": {**quantized, "weight": _WEIGHT[known]},
+        "engine": {**quantized, "step_kl": _QUANTIZED[8]["kl"] if bits < 16 else _HALF["kl"]},  # 8-bit activations
     }
 
 

@@ -34,7 +34,8 @@ class Rung:
 
     Attributes:
         name: One of `limits.RUNGS`.
-        measures: `compared` and `different` on a rung where everything has to be equal, else those of `Distance`.
+        measures: `compared` and `different` on a rung where everything has to be equal, else those of `Distance`, and
+            where weights follow those of another rung `weight`, the largest change of one as a share of its norm.
         limits: What is allowed, by measure.
         detail: What is known of a loss: the first difference, or the weights that changed most.
     """

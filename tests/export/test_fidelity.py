@@ -19,11 +19,14 @@ from safetensors.torch import save_file as save_torch
 from edgereason.bundle import STAGES, Bundle
 from edgereason.errors import FidelityError, UsageError
 from edgereason.export import export
-from edgereason.export.fidelity import Report, parse_thresholds
+from edgereason.export.calibration import SHIPPED
+from edgereason.export.fidelity import Report, default_limits, parse_thresholds
 from edgereason.export.fidelity.measure import measure
 from edgereason.export.fidelity.origins import Source
+from edgereason.export.fidelity.questions import read_questions
 from edgereason.export.inputs import open_adapter, open_base
 from edgereason.export.merge import merge
+from edgereason.export.settings import GGUF_TYPES
 from edgereason.prompts import DEFAULT_PROMPTS
 
 Trio = dict[str, Path]
@@ -62,7 +65,10 @@ def broken_rung(report: Report) -> tuple[str, str] | None:
     return (report.finding.stage, report.finding.rung) if report.finding else None
 
 
-@pytest.mark.parametrize("options", [{}, {"layout": "shared"}, {"format": "gguf"}, {"format": "onnx"}], ids=str)
+OPTIONS = [{}, {"layout": "shared"}, {"format": "gptq", "method": "rtn"}, {"format": "gguf"}, {"format": "onnx"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_nothing_is_lost_by_an_export_of_8_bits(
     trio: Trio, questions: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -88,6 +94,22 @@ def test_nothing_is_lost_by_an_export_of_8_bits(
         assert 0 < rungs["quantized"]["kl"] < 0.005
         if "merged" in rungs:
             assert rungs["merged"]["kl"] < 1e-8
+    alone = measure(bundle, prompts=questions, thresholds=parse_thresholds(LENIENT))
+    assert alone.passed
+    assert [rung.name for rung in alone.stages["answer"].rungs] == ["tokenizer", "template", "stops", "engine"]
+
+
+def test_every_type_has_limits_that_grow_with_its_bits() -> None:
+    limits = [default_limits(bits)["quantized"]["kl"] for bits in sorted(set(GGUF_TYPES.values()))]
+    assert limits == sorted(limits, reverse=True)
+    assert len(set(limits)) == len(limits)
+
+
+def test_the_questions_are_not_those_of_calibration() -> None:
+    asked = {question.text for question in read_questions()}
+    assert len(asked) >= 64
+    seen = [json.loads(line)["question"] for line in SHIPPED.read_text(encoding="utf-8").splitlines()]
+    assert asked.isdisjoint(seen)
 
 
 def lose_one_merge(bundle: Bundle) -> None:
@@ -193,12 +215,6 @@ def test_a_loss_fails_the_export_unless_it_is_allowed(trio: Trio, questions: Pat
     bundle = export(*trained, **options, allow_loss=True)
     assert bundle.fidelity["allow_loss"] is True
     assert bundle.fidelity["passed"] is False
-
-
-def test_a_bundle_alone_is_compared_with_its_own_files(questions: Path, bundle: Bundle) -> None:
-    report = measure(bundle, prompts=questions, thresholds=parse_thresholds(LENIENT))
-    assert report.passed
-    assert [rung.name for rung in report.stages["answer"].rungs] == ["tokenizer", "template", "stops", "engine"]
 
 
 @pytest.mark.parametrize(
