@@ -77,8 +77,8 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(256, 512, 2, 4, 2, 1024),
-    "qwen2.5-0.5b": Shape(896, 4864, 24, 14, 2, 151936),
-    "qwen2.5-1.5b": Shape(1536, 8960, 28, 12, 2, 151936, head_dim=128),
+    "qwen2.5-0.5b": Shape(896, 4864, 24, 14, 2, 151936, model_type="qwen2"),
+    "qwen2.5-1.5b": Shape(1536, 8960, 28, 12, 2, 151936, head_dim=128, model_type="qwen2"),
 }
 
 

@@ -132,7 +132,9 @@ def families(format: str) -> tuple[str, ...]:
 
         return tuple(sorted(FAMILIES))
     if format == "onnx":
-        return ("llama",)
+        from edgereason.export.onnx_families import FAMILIES as ONNX_FAMILIES
+
+        return ONNX_FAMILIES
     # Of models that see images as well, only the text part could be written.
     return tuple(sorted(set(models.FAMILIES) - {"gemma3"}))
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgereason.errors import ExportError
+from edgereason.export import onnx_families
 from edgereason.files import sync
 
 Progress = Callable[[int, int], None]
@@ -55,6 +56,7 @@ def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | N
     if bits not in _PRECISIONS:
         raise ExportError(f"bits is {bits}.", "Choose 4, 8 or 16.")
     config = _read_config(model_dir)
+    onnx_families.check(config, model_dir)
     try:
         with tempfile.TemporaryDirectory(dir=out_dir, prefix=".onnx-") as temporary:
             built = Path(temporary)
@@ -137,6 +139,8 @@ def _finish(path: Path, config: dict[str, Any]) -> None:
     import onnx
 
     model = onnx.load(path, load_external_data=False)
+    # The builder adds a sum over the paths that it was given: the same model would not give the same bytes.
+    model.producer_version = model.producer_version.partition("+")[0]
     _repair_shared_embedding(model.graph)
     _add_logits_from(model.graph)
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
