@@ -24,8 +24,8 @@ EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter 
 .PHONY: demo test lint types docs pytest accuracy default-bundle bench-peers bench-peers-avx2 conformance \
 	test-arm test-asan clean
 
-demo: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
-	@$(BIN)/python examples/compare.py "$(Q)" $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx
+demo: $(DEMO)/native/bundle.json $(DEMO)/shared/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
+	@$(BIN)/python examples/compare.py "$(Q)" $(DEMO)/native $(DEMO)/shared $(DEMO)/gguf $(DEMO)/onnx
 
 test: lint pytest
 
@@ -52,6 +52,10 @@ accuracy: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundl
 default-bundle: $(DEMO)/native/bundle.json
 	rm -rf edgereason/default_bundle
 	cp -r $(DEMO)/native edgereason/default_bundle
+	rm -rf edgereason/default_bundle/cache
+
+$(DEMO)/shared/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
+	$(EXPORT) --layout shared --out $(@D)
 
 $(DEMO)/%/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
 	$(EXPORT) --format $* --out $(@D)

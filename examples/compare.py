@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -35,11 +36,11 @@ def main() -> None:
 
 
 def timings_table(results: list[Result]) -> Table:
-    """Milliseconds and rates of each result, one column per engine."""
+    """Milliseconds and rates of each result, one column per bundle."""
     table = Table(title="timings", title_justify="left", box=None)
     table.add_column("")
     for result in results:
-        table.add_column(result.engine, justify="right")
+        table.add_column(Path(result.bundle).name, justify="right")
     table.add_row("load, ms", *(f"{result.timings.load_s * 1000:.0f}" for result in results))
     for name in ("guidance", "answer"):
         stages = [getattr(result.timings, name) for result in results]
@@ -49,6 +50,7 @@ def timings_table(results: list[Result]) -> Table:
         table.add_row(f"{name}: new tokens", *(str(stage.new_tokens) for stage in stages))
         rates = (f"{(stage.new_tokens - 1) / stage.decode_s:.0f}" if stage.decode_s else "-" for stage in stages)
         table.add_row(f"{name}: tokens/s", *rates)
+    table.add_row("handover, ms", *(f"{result.timings.handover_s * 1000:.1f}" for result in results))
     table.add_row("total, ms", *(f"{result.timings.total_s * 1000:.0f}" for result in results))
     return table
 

@@ -173,7 +173,7 @@ def _prepare(
     for stage in STAGES:
         check_pairing(bases[stage], adapters[stage], settings.layout)
     if settings.layout == "shared":
-        check_shared(first, adapters)
+        check_shared(first, adapters, settings.format)
         return _Job(bases, adapters, {BASE: merge(first)})
     return _Job(bases, adapters, {stage: merge(bases[stage], adapters[stage]) for stage in STAGES})
 

@@ -15,7 +15,7 @@ from edgereason.export.fidelity.questions import read_questions
 
 FORMATS = ("native", "gguf", "onnx", "gptq")
 LAYOUTS = ("merged", "shared")
-_SHARED_FORMATS = ("native",)
+_SHARED_FORMATS = ("native", "gguf")
 COMBINATIONS = ("linear", "ties", "dare_linear", "dare_ties", "cat")
 BITS = (4, 8, 16)
 GGUF_TYPES = {"IQ4_XS": 4, "Q4_0": 4, "Q4_K_M": 4, "Q5_K_M": 5, "Q6_K": 6, "Q8_0": 8, "F16": 16}
@@ -100,6 +100,8 @@ class Settings:
             raise UsageError(
                 f"The format {self.format} has no shared layout.", f"Those that do: {', '.join(_SHARED_FORMATS)}."
             )
+        if self.layout == "shared" and self.ollama:
+            raise UsageError("A Modelfile speaks of one whole model, not of a shared one.", "Use --layout merged.")
         self._check_gguf_type()
         parse_thresholds(self.thresholds)
         if self.prompts is not None:

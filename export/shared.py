@@ -26,13 +26,17 @@ _TABLES = ("model.embed_tokens", "lm_head")
 _MERGED = "Export it with --layout merged."
 
 
-def check_shared(base: Base, adapters: Mapping[str, Adapter]) -> None:
+def check_shared(base: Base, adapters: Mapping[str, Adapter], format: str = "native") -> None:
     """Make sure that adapters can be applied row by row to one base, and that their prompts invoke activated ones.
 
     Raises:
         ExportError: one cannot; the message says why, and what to do.
     """
-    for adapter in adapters.values():
+    for stage, adapter in adapters.items():
+        if adapter.blend or adapter.extrapolation:
+            raise ExportError(
+                f"The {stage} model is made of several adapters, and the shared layout keeps one.", _MERGED
+            )
         try:
             read = read_adapter(adapter.path)
         except BundleError as error:
@@ -40,6 +44,11 @@ def check_shared(base: Base, adapters: Mapping[str, Adapter]) -> None:
         for target in read.targets:
             if target in _TABLES:
                 raise ExportError(f"{adapter.path} changes {target}, which both stages share.", _MERGED)
+        if read.invocation and format != "native":
+            raise ExportError(
+                f"{adapter.path} is an activated adapter, which the format {format} cannot apply to a part of a text.",
+                "Export with --format native.",
+            )
         _check_invoked(read, adapter, Tokenizer(find_tokenizer(adapter.path, base.path)))
 
 
@@ -81,7 +90,12 @@ def write_shared(
     def write_stage(stage: str) -> dict[str, Any]:
         directory, source = staging.path / stage, find_tokenizer(adapters[stage].path, base.path)
         stop_ids = write_tokenizer(base.config, source, base.path, directory)
-        _write_adapter(adapters[stage], base, directory)
+        if settings.format == "gguf":
+            from edgereason.export.gguf.adapter import write_gguf_adapter  # its library may be missing
+
+            write_gguf_adapter(base.config, read_adapter(adapters[stage].path), directory / "adapter.gguf")
+        else:
+            _write_adapter(adapters[stage], base, directory)
         report(stage)("writing the adapter", 1, 1)
         return {"stop_ids": sorted(stop_ids)}
 

@@ -15,7 +15,7 @@ from edgereason import Reasoner, load
 from edgereason.export import export
 
 QUESTIONS = 50
-BUNDLES = (("native", "merged"), ("native", "shared"), ("gguf", "merged"), ("onnx", "merged"))
+BUNDLES = (("native", "merged"), ("native", "shared"), ("gguf", "merged"), ("gguf", "shared"), ("onnx", "merged"))
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def texts(reasoner: Reasoner, questions: list[str], **arguments: object) -> list
 @pytest.fixture(scope="module", params=["merged", "shared"])
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("example") / request.param
-    export(TINY / "base", TINY / "guidance", TINY / "answer", out, layout=request.param)
+    export(TINY / "base", TINY / "guidance", TINY / "answer", out, layout=request.param, verify=False)
     return out
 
 
@@ -203,7 +203,7 @@ def activated(trio: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         guidance = "\n{guidance}" if stage == "answer" else ""
         prompt = Prompt("Think.", "{question}" + guidance + ENDS[stage], "{question}" + ENDS[stage])
         (root / stage / "prompt.json").write_text(json.dumps(prompt.to_json()))
-    export(trio["base"], root / "guidance", root / "answer", root / "bundle", layout="shared")
+    export(trio["base"], root / "guidance", root / "answer", root / "bundle", layout="shared", verify=False)
     return root / "bundle"
 
 

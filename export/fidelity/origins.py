@@ -102,7 +102,8 @@ def trained(bundle: Bundle, stage: str, source: Source) -> Origin:
         tokenizer=tokenizer,
         stops=_stops(tokenizer, base),
         open=lambda: _filled(config, weights.__getitem__) if extrapolated else _unmerged(base, adapter, config),
-        empty=lambda: _empty(bundle, stage, config),
+        # PEFT cannot read a GGUF adapter. What is wrong with one shows on the rung of the engine.
+        empty=lambda: _empty(bundle, adapter.path if bundle.format == "gguf" else bundle.path / stage, config),
         rungs=rungs,
         stored=stored,
     )
@@ -122,7 +123,7 @@ def itself(bundle: Bundle, stage: str) -> Origin:
     stored = open_model_file(bundle.format, bundle.model(stage), shapes)
 
     def open_model() -> Any:
-        model = _empty(bundle, stage, config)
+        model = _empty(bundle, bundle.path / stage, config)
         fill(model, stored.weight)
         return model
 
@@ -172,13 +173,13 @@ def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return sum(map(math.prod, shapes.values()))
 
 
-def _empty(bundle: Bundle, stage: str, config: Mapping[str, Any]) -> Any:
-    """A model for a bundle's weights; in the layout `shared` with the adapter that lies in the bundle."""
+def _empty(bundle: Bundle, adapter: Path, config: Mapping[str, Any]) -> Any:
+    """A model for a bundle's weights; in the layout `shared` with an adapter in PEFT's form."""
     model = empty_model(config)
     if not bundle.shared:
         return model
     with quiet():
-        return PeftModel.from_pretrained(model, bundle.path / stage, torch_device="cpu").float().eval()
+        return PeftModel.from_pretrained(model, adapter, torch_device="cpu").float().eval()
 
 
 def _filled(config: Mapping[str, Any], weight: Weight) -> Any:

@@ -76,6 +76,36 @@ def test_a_file_that_was_altered_is_noticed(shared_bundle, tmp_path, file):
         load(copy)
 
 
+def gguf_bundle(trio: dict[str, Path], tmp_path: Path) -> Bundle:
+    paths = (trio["base"], trio["guidance"], trio["answer"], tmp_path / "out")
+    return export(*paths, layout="shared", format="gguf", verify=False)
+
+
+def test_llama_cpp_has_one_model_with_two_adapters(trio, tmp_path):
+    bundle = gguf_bundle(trio, tmp_path)
+    assert {"base/model.gguf", "guidance/adapter.gguf", "answer/adapter.gguf"} <= bundle.files.keys()
+    with load(bundle.path) as reasoner, load_model(bundle.model("answer")) as base:
+        guidance, answer = (reasoner.models[stage] for stage in STAGES)
+        assert guidance.engine is answer.engine
+        # A context that has served one adapter serves another, and the base alone, as if it were new.
+        expected = {stage: load_model(bundle.path / stage).logits(IDS) for stage in STAGES}
+        for _ in range(2):
+            for stage, model in reasoner.models.items():
+                np.testing.assert_array_equal(model.logits(IDS), expected[stage])
+        session = answer.engine.session(len(IDS))
+        np.testing.assert_array_equal(session.advance(IDS, every=True), base.logits(IDS))
+        assert reasoner.ask("How many?", max_new_tokens=4).timings.answer.new_tokens == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", "base"])
+def test_a_gguf_file_that_is_no_adapter_is_refused(trio, tmp_path, content):
+    bundle = gguf_bundle(trio, tmp_path)
+    file = bundle.path / "answer" / "adapter.gguf"
+    file.write_bytes((bundle.path / "base/model.gguf").read_bytes() if content == "base" else content)
+    with pytest.raises(BundleError, match="is not a whole GGUF file"):
+        load_model(bundle.path / "answer")
+
+
 def refused(trio, tmp_path, **options) -> str:
     out = tmp_path / "out"
     with pytest.raises(EdgeReasonError) as caught:
@@ -94,6 +124,7 @@ def write_adapter(base: Path, out: Path, prompt: Prompt = ANSWER, **settings: ob
 
 def test_what_cannot_be_shared_is_refused(trio, tmp_path):
     assert "has no shared layout" in refused(trio, tmp_path, format="onnx")
+    assert "one whole model" in refused(trio, tmp_path, format="gguf", ollama=True)
     assert "one base for both stages" in refused(trio, tmp_path, answer_base=trio["base"])
     adapter = write_adapter(trio["base"], tmp_path / "dora", target_modules=["q_proj"], use_dora=True)
     assert "use_dora = True cannot be applied row by row" in refused({**trio, "answer": adapter}, tmp_path)
@@ -111,6 +142,7 @@ def test_an_activated_adapter_needs_a_prompt_that_invokes_it(trio, tmp_path):
     assert "its prompt never has them" in refused({**trio, "answer": adapter}, tmp_path)
     prompt = Prompt("", "{question}\n{guidance}\nAnswer:", "{question}\nAnswer:")
     adapter = write_adapter(trio["base"], tmp_path / "invoked", prompt, **settings)
+    assert "--format native" in refused({**trio, "answer": adapter}, tmp_path, format="gguf")
     export(trio["base"], trio["guidance"], adapter, tmp_path / "bundle", layout="shared", verify=False)
     with load(tmp_path / "bundle") as reasoner:
         assert reasoner.ask("How many?", max_new_tokens=5).timings.answer.new_tokens
