@@ -56,10 +56,10 @@ def _draw_stage(axis: Any, name: str, stage: StageReport, largest: float) -> Non
     axis.set_yticks(range(len(stage.rungs)), [TITLES[rung.name] for rung in stage.rungs])
     for label, rung in zip(axis.get_yticklabels(), stage.rungs, strict=True):
         label.set_color(_BAD if rung.exceeded else "black")
-    axis.invert_yaxis()
+    axis.set_ylim(len(stage.rungs) - 0.4, -0.75)  # from top to bottom
     axis.set_xscale("log")
     axis.set_xlim(_LEAST / 2, largest * 30)
-    axis.set_xlabel("KL divergence from the reference, nats: mean (bar), 99th percentile (dot), allowed mean (line)")
+    axis.set_xlabel("KL divergence from the reference, nats\nbar: mean · line: mean allowed · dot: 99th percentile")
     axis.xaxis.label.set_fontsize(8)
     axis.spines[["top", "right"]].set_visible(False)
 
