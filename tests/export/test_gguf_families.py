@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 from families import SIZES, save_family, scaled
 from gguf_contents import convert, differences
@@ -14,7 +15,9 @@ from pieces import save_pieces
 from random_model import save_tokenizer
 
 from edgereason.engines.llama_cpp import LlamaCppEngine
+from edgereason.errors import ExportError
 from edgereason.export.gguf import FAMILIES, write_gguf
+from edgereason.export.gguf.writer import open_family
 
 YARN = scaled(rope_type="yarn", factor=4.0, original_max_position_embeddings=64, beta_fast=32, beta_slow=1)
 GEMMA3_ROPE = {
@@ -54,9 +57,7 @@ def save(name: str, directory: Path, **changes: Any) -> Any:
 
 
 def test_all_families_are_covered() -> None:
-    assert {"gemma3_text" if family == "gemma3" else family.split()[0] for family, _ in MODELS.values()} == set(
-        FAMILIES
-    )
+    assert {families.FAMILIES[family].model_type for family, _ in MODELS.values()} == set(FAMILIES)
 
 
 @pytest.mark.conformance
@@ -74,7 +75,52 @@ def test_llama_cpp_computes_the_logits_of_transformers(name: str, tmp_path: Path
         warnings.simplefilter("ignore")
         write_gguf(tmp_path, tmp_path / "model.gguf", "F16")
     ids = random_ids(90, SIZES["vocab_size"])
-    engine = LlamaCppEngine(tmp_path / "model.gguf", 2)
+    engine = LlamaCppEngine(tmp_path / "model.gguf", 1)
     found = engine.session(len(ids)).advance(ids, every=True)
     engine.close()
     assert relative_error(found, reference_logits(model, ids)) < 1e-2  # weights and cache are stored in float16
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "uses silu": ("llama", {"hidden_act": "gelu"}),
+    'no rotary embedding of the type "dynamic"': ("llama", scaled(rope_type="dynamic", factor=2.0)),
+    "beta_slow of yarn": (
+        "qwen2",
+        {**NO_WINDOW, **YARN, "rope_parameters": {**YARN["rope_parameters"], "beta_slow": 2}},
+    ),
+    "every fourth layer": ("smollm3", {}),
+    "query_pre_attn_scalar is 10": ("gemma2", {}),
+    "final_logit_softcapping is None": ("gemma2", {"query_pre_attn_scalar": 32, "final_logit_softcapping": None}),
+    "another head_dim": ("granite", {"head_dim": 32}),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(reason: str, tmp_path: Path) -> None:
+    family, changes = REFUSED[reason]
+    config = families.FAMILIES[family].config(**changes)
+    with pytest.raises(ExportError, match=reason):
+        open_family(config, tmp_path)
+
+
+def test_a_bias_that_llama_cpp_does_not_add_is_refused(tmp_path: Path) -> None:
+    save_family("qwen3", tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(ExportError, match=r"self_attn\.o_proj\.bias, which llama\.cpp lacks"):
+        write_gguf(tmp_path, tmp_path / "model.gguf", "F16")
+
+
+def test_a_window_that_llama_cpp_does_not_compute_is_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="sees 24 tokens at a time"):
+        open_family(families.FAMILIES["mistral"].config(), tmp_path)
+
+
+def test_windows_of_other_layers_than_llama_cpp_assumes_are_listed(tmp_path: Path) -> None:
+    order = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    model = save("gemma2", tmp_path, layer_types=order)
+    write_gguf(tmp_path, tmp_path / "model.gguf", "F16")
+    ids = random_ids(90, SIZES["vocab_size"])
+    engine = LlamaCppEngine(tmp_path / "model.gguf", 1)
+    found = engine.session(len(ids)).advance(ids, every=True)
+    engine.close()
+    assert relative_error(found, reference_logits(model, ids)) < 1e-2
