@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgereason.cli import ask, batch, doctor, evaluate, export, inspect, verify
+from edgereason.cli import ask, batch, bench, doctor, evaluate, export, inspect, verify
 from edgereason.errors import EdgeReasonError
 
 # No markup mode and no completion: plain help starts in a fraction of the time that rich help takes.
@@ -25,6 +25,7 @@ app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("eval")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 _debug = False

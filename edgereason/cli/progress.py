@@ -62,3 +62,12 @@ def shown_warnings(console: Console) -> Iterator[None]:
 
         warnings.showwarning = sentence
         yield
+
+
+@contextmanager
+def rounds_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work in rounds: called with what is done and the total. It vanishes at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -9,11 +9,18 @@ import subprocess
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from edgereason import configuration
+
 _ROOT = Path("/")
 
 
-@cache
 def default_threads() -> int:
+    """The user's own choice (`edgereason bench --tune`), or else as many as `fitting_threads` finds."""
+    return configuration.read().threads or fitting_threads()
+
+
+@cache
+def fitting_threads() -> int:
     """Physical performance cores that this process may run on, and no more than its control group's share of time.
 
     A core's second thread shares its arithmetic. Efficiency cores would be waited for: all threads of an operation have
