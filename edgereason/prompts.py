@@ -8,7 +8,9 @@ stages follow Solution Guidance Fine-Tuning (arXiv 2412.09906).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 from decimal import Decimal, InvalidOperation
 
 from edgereason.errors import BundleError
@@ -26,23 +28,39 @@ class Prompt:
         system: The system turn; empty for none.
         user: The user turn, with `{question}` and, in the answer stage, `{guidance}` as placeholders.
         user_alone: The answer stage's user turn where there is no guidance.
+        history: Whether the adapter was trained to see earlier turns of a conversation; without it each question stands
+            alone.
+        earlier: The turns of a conversation before the question.
     """
 
     system: str
     user: str
     user_alone: str = "{question}"
+    history: bool = True
+    earlier: tuple[tuple[str, str], ...] = ()
+
+    def after(self, turns: Sequence[tuple[str, str | None, str]]) -> Prompt:
+        """The prompt of a question that follows `turns`: (question, guidance, what this stage wrote) of each."""
+        if not self.history:
+            return self
+        return replace(self, earlier=tuple((self._user(asked, guided), wrote) for asked, guided, wrote in turns))
 
     def messages(self, question: str, guidance: str | None = None) -> list[dict[str, str]]:
         """The chat turns for a question, ready for a chat template."""
+        turns = [{"role": "system", "content": self.system}] if self.system else []
+        for asked, wrote in self.earlier:
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": wrote}]
+        return [*turns, {"role": "user", "content": self._user(question, guidance)}]
+
+    def _user(self, question: str, guidance: str | None) -> str:
         template = self.user if guidance is not None or "{guidance}" not in self.user else self.user_alone
         values = {"{question}": question, "{guidance}": guidance or ""}
         # One pass, so that a question that contains "{guidance}" stays as it is.
-        user = re.sub(r"\{question\}|\{guidance\}", lambda match: values[match.group()], template)
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": user}]
+        return re.sub(r"\{question\}|\{guidance\}", lambda match: values[match.group()], template)
 
-    def to_json(self) -> dict[str, str]:
-        return {"system": self.system, "user": self.user, "user_alone": self.user_alone}
+    def to_json(self) -> dict[str, Any]:
+        alone = {} if self.history else {"history": False}
+        return {"system": self.system, "user": self.user, "user_alone": self.user_alone, **alone}
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Prompt:
@@ -51,11 +69,11 @@ class Prompt:
         Raises:
             BundleError: a field is missing, unknown, or not a string.
         """
-        fields = {"system", "user", "user_alone"}
+        fields = {"system", "user", "user_alone", "history"}
         if not isinstance(value, dict) or not set(value) <= fields or not {"system", "user"} <= set(value):
             raise BundleError(f"{where} is not a prompt.", 'It needs the strings "system" and "user".')
-        if not all(isinstance(text, str) for text in value.values()):
-            raise BundleError(f"{where} is not a prompt: its fields have to be strings.")
+        if not all(isinstance(field, bool if name == "history" else str) for name, field in value.items()):
+            raise BundleError(f"{where} is not a prompt.", "Its fields have to be strings, and history true or false.")
         return cls(**value)
 
 

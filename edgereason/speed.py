@@ -25,7 +25,7 @@ from edgereason.bundle import DEFAULT_BUNDLE, STAGES
 from edgereason.engines.cpu import default_threads, fitting_threads
 from edgereason.errors import EdgeReasonError, EngineError, UsageError
 from edgereason.language_model import LanguageModel
-from edgereason.pipeline import Reasoner, load
+from edgereason.pipeline import load
 from edgereason.results import Result, Timings
 
 PROMPT_TOKENS = 128
