@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgereason.engines import ENGINES
-from edgereason.engines.cpu import cpu_model, default_threads
+from edgereason.engines.cpu import cpu_model, fitting_threads
 from edgereason.engines.probe import Verdict, probe
 from edgereason.kernels import cpu as kernels
 
@@ -40,7 +40,7 @@ def examine() -> Examination:
     """Look at this machine and try each engine in a child process; a remembered verdict is not tried again."""
     return Examination(
         cpu=cpu_model(),
-        cores=default_threads(),
+        cores=fitting_threads(),
         memory_gb=memory_bytes() / 1e9,
         isa=kernels.isa(),
         isas=tuple(kernels.isas()),
