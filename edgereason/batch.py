@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgereason import voting
-from edgereason.batching import DEFAULT_SIZE, Work, Writing, run
+from edgereason.asking import Asking
+from edgereason.batching import Work, Writing, run
 from edgereason.bundle import STAGES, Stage
 from edgereason.errors import EdgeReasonError, UsageError
 from edgereason.generate import Decoding, Sampler, StageTimings
@@ -35,35 +36,32 @@ class Outcome:
 
 
 def answer_all(
-    reasoner: Reasoner,
-    questions: Iterable[str],
-    *,
-    size: int = DEFAULT_SIZE,
-    samples: int = 1,
-    guidance: bool = True,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    seed: int | None = None,
+    reasoner: Reasoner, questions: Iterable[str], size: int, asking: Asking
 ) -> Generator[Outcome, None, None]:
     """Answer questions in common passes over the weights; see `Reasoner.batch`."""
     if size < 1:
         raise UsageError(f"size is {size}.", "Give 1 or more.")
-    stages = voting.sample_stages(reasoner.stages(max_new_tokens, temperature, seed), samples, temperature)
-    return _outcomes(reasoner, questions, stages, guidance, size)
+    if reasoner.remote is not None or asking.timeout is not None:
+        raise UsageError(
+            "Many questions at once need an answer model on this machine, and have no timeout.",
+            "Ask one by one, or leave the server and the timeout out.",
+        )
+    samples = voting.sample_stages(asking.stages(reasoner.bundle.stages), asking.samples, asking.temperature)
+    return _outcomes(reasoner, questions, samples, asking, size)
 
 
 def _outcomes(
-    reasoner: Reasoner, questions: Iterable[str], samples: list[dict[str, Stage]], guidance: bool, size: int
+    reasoner: Reasoner, questions: Iterable[str], samples: list[dict[str, Stage]], asking: Asking, size: int
 ) -> Generator[Outcome, None, None]:
     """In the order of the questions: those that end early wait for the ones before them."""
     asked: dict[int, str] = {}
 
     def works() -> Iterator[Work[Result]]:
-        for asking, question in enumerate(questions):
-            asked[asking] = question
+        for number, question in enumerate(questions):
+            asked[number] = question
             stems = {name: voting.Stem() for name in STAGES} if len(samples) > 1 else {}
             for stages in samples:
-                yield _answer(reasoner, question, guidance, stages, stems)
+                yield _answer(reasoner, question, asking, stages, stems)
 
     reasoner.prepare()
     ended: dict[int, dict[int, Result | EdgeReasonError]] = {}
@@ -87,22 +85,25 @@ def _outcome(number: int, question: str, found: list[Result | EdgeReasonError]) 
 
 
 def _answer(
-    reasoner: Reasoner, question: str, with_guidance: bool, stages: dict[str, Stage], stems: dict[str, voting.Stem]
+    reasoner: Reasoner, question: str, asking: Asking, stages: dict[str, Stage], stems: dict[str, voting.Stem]
 ) -> Work[Result]:
     """One question's way through both stages."""
     started = time.perf_counter()
     check_question(question)
     question = question.strip()
     timings = Timings(load_s=reasoner.load_s)
-    guidance = ""
-    if with_guidance:
-        writing = _writing(reasoner, "guidance", stages, stems, timings.guidance, question, None)
+    guidance, answer = asking.given, ""
+    notices: tuple[str, ...] = ()
+    if asking.guidance is True:
+        writing, _ = _writing(reasoner, "guidance", stages, stems, timings.guidance, question, None)
         yield writing
         guidance = writing.text.strip()
-    writing = _writing(reasoner, "answer", stages, stems, timings.answer, question, guidance or None)
-    yield writing
+    if asking.answer:
+        writing, notices = _writing(reasoner, "answer", stages, stems, timings.answer, question, guidance or None)
+        yield writing
+        answer = writing.text
     timings.total_s = time.perf_counter() - started
-    return reasoner.result(question, guidance, writing.text, timings)
+    return reasoner.result(question, guidance, answer, timings, notices)
 
 
 def _writing(
@@ -113,10 +114,12 @@ def _writing(
     timings: StageTimings,
     question: str,
     guidance: str | None,
-) -> Writing:
+) -> tuple[Writing, tuple[str, ...]]:
+    """A stage's text, not yet begun, and what was done to make its prompt fit."""
     started = time.perf_counter()
     stage, model = stages[name], reasoner.models[name]
-    prompt, limit = reasoner.prompt(name, stage, question, guidance)
+    prepared = reasoner.prompt(name, stage, question, guidance)
+    prompt, limit = prepared.ids, prepared.limit
 
     def begin() -> Decoding:
         capacity = len(prompt) + limit
@@ -127,4 +130,4 @@ def _writing(
         )
         return Decoding(session, prompt, Sampler(stage.sampling, prompt), stage.stop_ids, limit, timings, started)
 
-    return Writing(model.engine, begin, model.tokenizer.stream(), stage.stop_strings)
+    return Writing(model.engine, begin, model.tokenizer.stream(), stage.stop_strings), prepared.notices

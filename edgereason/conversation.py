@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from edgereason.bundle import STAGES, Stage
+from edgereason.asking import Asking, Options
+from edgereason.bundle import STAGES
 from edgereason.pipeline import Reasoner
 from edgereason.results import Event, Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass
@@ -33,17 +37,18 @@ class Conversation:
         """Whether the models were trained to see earlier turns; if not, each question stands alone."""
         return any(self.reasoner.bundle.stages[name].prompt.history for name in STAGES)
 
-    def stream(self, question: str, **options: Any) -> Iterator[Event]:
+    def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Event]:
         """Ask the next question; events as of `Reasoner.stream`, which says what the options are.
 
         Closing the iterator early stops the answer, and the conversation goes on as if it had not been asked.
         """
-        stages = self.reasoner.stages(options.get("max_new_tokens"), None, None)
+        asking = Asking(**options)
         turns = self.results[self.left_out :]
-        while turns and not self._fits(question, turns, stages):
+        while turns and not self._fits(question, replace(asking, history=turns)):
             turns = turns[1:]
         self.left_out = len(self.results) - len(turns)
-        for event in self.reasoner.stream(question, history=turns, **options):
+        options["history"] = turns
+        for event in self.reasoner.stream(question, **options):
             if event.result is not None:
                 self.results.append(event.result)
             yield event
@@ -57,23 +62,14 @@ class Conversation:
         """The turns as plain dictionaries, strings and numbers."""
         return [result.to_json() for result in self.results]
 
-    def _fits(self, question: str, turns: list[Result], stages: dict[str, Stage]) -> bool:
-        """Whether both stages can write their longest texts after these turns."""
-        guidance_tokens = stages["guidance"].max_new_tokens
-        for name, before in (("guidance", 0), ("answer", guidance_tokens)):
-            model = self.reasoner.models[name]
-            prompt = remembered(stages[name], name, turns).prompt
-            ids = model.tokenizer.encode(model.tokenizer.render(prompt.messages(question, "" if before else None)))
+    def _fits(self, question: str, asking: Asking) -> bool:
+        """Whether both stages can write their longest texts after the turns before."""
+        stages = asking.stages(self.reasoner.bundle.stages)
+        before = 0
+        for name, model in self.reasoner.models.items():
+            messages = stages[name].prompt.messages(question, "" if before else None)
+            ids = model.tokenizer.encode(model.tokenizer.render(messages))
             if len(ids) + before + stages[name].max_new_tokens > model.engine.context_length:
                 return False
+            before = stages[name].max_new_tokens  # the guidance is part of what the answer model reads
         return True
-
-
-def remembered(stage: Stage, name: str, turns: list[Result]) -> Stage:
-    """A stage that sees earlier turns."""
-    from dataclasses import replace
-
-    texts = [(turn.question, turn.guidance or None, turn.guidance if name == "guidance" else turn.answer) for turn in turns]
-    if name == "guidance":  # its own prompt shows no guidance, and turns without one are no example for it
-        texts = [(asked, None, wrote) for asked, guided, wrote in texts if guided]
-    return replace(stage, prompt=stage.prompt.after(texts))

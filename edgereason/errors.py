@@ -62,3 +62,7 @@ class ContextError(UsageError):
 
 class EdgeReasonWarning(UserWarning):
     """Something that works but could be better, with the better way."""
+
+
+class OutOfTimeError(EdgeReasonError):
+    """An answer that was not complete in the time that it was given."""

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from edgereason import asynchronous
+from edgereason.answer_models import open_answer_model, open_stage
+from edgereason.asking import Asking, Options
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES, Bundle, Stage
-from edgereason.engines import open_engine
 from edgereason.engines.base import Session
-from edgereason.errors import ContextError, UsageError
+from edgereason.errors import ContextError, OutOfTimeError, UsageError
 from edgereason.generate import Sampler, StageTimings, decode_ids, decode_text
 from edgereason.language_model import LanguageModel
 from edgereason.prompts import final_result
 from edgereason.reading_along import ReadingAlong
+from edgereason.remote import RemoteModel
 from edgereason.results import Event, Result, Timings
 from edgereason.sequences import Sequences
 from edgereason.speculation import PromptLookup
 from edgereason.techniques import ALL, Techniques
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from edgereason.batch import Outcome
+
+
+_LEAST_ANSWER = 64
+"""Tokens that an answer has room for before a guidance is shortened."""
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A stage's prompt as token ids, the most new tokens after it, and what had to be done to make it fit."""
+
+    ids: list[int]
+    limit: int
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,11 +50,21 @@ class _Writing:
 
     name: str
     stage: Stage
-    prompt: list[int]
-    limit: int
+    prompt: PreparedPrompt
     session: Session
     timings: StageTimings
     started: float
+
+
+@dataclass
+class _Told:
+    """What there is of a result so far; `ended` is when the guidance's last token came, 0 before that."""
+
+    timings: Timings
+    guidance: str = ""
+    answer: str = ""
+    ended: float = 0.0
+    notices: tuple[str, ...] = ()
 
 
 class Reasoner:
@@ -45,194 +73,185 @@ class Reasoner:
     Attributes:
         bundle: What was loaded.
         techniques: What makes two stages cost less than two models.
-        models: The two stages' models, `guidance` and `answer`.
+        models: The two stages' models, `guidance` and `answer`; the latter is missing where a server answers.
+        remote: The server that answers, if one does.
         load_s: How long loading took, in seconds.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: str = "auto", threads: int | None = None, techniques: Techniques = ALL
+        self,
+        bundle: Bundle,
+        engine: str = "auto",
+        threads: int | None = None,
+        techniques: Techniques = ALL,
+        answer_model: str | Path | None = None,
     ) -> None:
         started = time.perf_counter()
         self.bundle = bundle
         self.techniques = techniques
         self.models: dict[str, LanguageModel] = {}
+        self.remote: RemoteModel | None = None
         try:
-            for stage in STAGES:
+            for stage in STAGES if answer_model is None else ("guidance",):
                 self.models[stage] = self._open(stage, engine, threads)
+            if answer_model is not None:
+                self._take_answer_model(*open_answer_model(answer_model, threads=threads))
         except BaseException:
             for model in self.models.values():
                 model.close()
             raise
-        self._sequences = Sequences(bundle, self.models, techniques)
+        foreign = frozenset[str]() if answer_model is None else frozenset({"answer"})
+        self._sequences = Sequences(self.bundle, self.models, techniques, foreign)
         self.load_s = time.perf_counter() - started
 
     def _open(self, stage: str, engine: str, threads: int | None) -> LanguageModel:
-        directory = self.bundle.path / stage
-        if not self.bundle.shared:
-            return LanguageModel(open_engine(directory, engine, threads), directory)
         opened = next((model.engine for model in self.models.values()), None)
-        opened = opened or open_engine(self.bundle.model(stage), engine, threads)
+        if opened is None or not self.bundle.shared:
+            return open_stage(self.bundle, stage, engine, threads)
+        directory = self.bundle.path / stage
         return LanguageModel(opened, directory, opened.load_adapter(directory))
 
+    def _take_answer_model(self, model: LanguageModel | RemoteModel, stage: Stage) -> None:
+        # Another model's stages have nothing in common with the guidance's.
+        self.bundle = replace(self.bundle, layout="merged", stages={**self.bundle.stages, "answer": stage})
+        if isinstance(model, RemoteModel):
+            self.remote = model
+        else:
+            self.models["answer"] = model
+
     def ask(
-        self,
-        question: str,
-        *,
-        guidance: bool = True,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        samples: int = 1,
+        self, question: str, *, on_event: Callable[[Event], object] | None = None, **options: Unpack[Options]
     ) -> Result:
         """Answer a question.
 
         Args:
             question: The question, in words.
-            guidance: False skips the first stage; the answer model then sees the question alone.
-            max_new_tokens: Most tokens per stage; the bundle's own limit when None.
-            temperature: 0 for greedy decoding; the bundle's own when None.
-            seed: Makes sampling repeatable.
-            samples: How many guidances and answers to write at once; the majority's is the result, and
-                `Result.agreement` tells how large it is. More than one are drawn at temperature 0.7 by default.
+            on_event: Called with each piece of text as it is written, and at the end with the result.
+            options: See `edgereason.asking.Asking`.
 
         Raises:
-            UsageError: the question is empty or an argument is out of its range.
+            UsageError: the question is empty or an option is out of its range.
             ContextError: the question is longer than a stage's context.
+            OutOfTimeError: the timeout has passed.
         """
-        for event in self.stream(
-            question,
-            guidance=guidance,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            samples=samples,
-        ):
-            if event.result is not None:
-                return event.result
-        raise AssertionError("a stream ends with its result")
+        result = None
+        for event in self.stream(question, **options):
+            result = event.result
+            if on_event is not None:
+                on_event(event)
+        assert result is not None, "a stream ends with its result"
+        return result
 
-    def stream(
-        self,
-        question: str,
-        *,
-        guidance: bool = True,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        samples: int = 1,
-    ) -> Iterator[Event]:
+    def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Event]:
         """Like `ask`, as events: pieces of guidance, pieces of answer, and last the result.
 
         Of several samples the majority's guidance and answer come in one piece each, when all are written. Closing the
         iterator early stops the work and frees its memory.
         """
         check_question(question)
-        if samples != 1:
-            return _voted(
-                self.batch(
-                    [question],
-                    samples=samples,
-                    guidance=guidance,
-                    max_new_tokens=max_new_tokens,
-                    temperature=temperature,
-                    seed=seed,
-                )
-            )
-        return self._stream(question.strip(), guidance, self.stages(max_new_tokens, temperature, seed))
+        asking = Asking(**options)
+        if asking.samples != 1:
+            return _voted(self._batch([question], 1, asking))
+        events = self._stream(question.strip(), asking)
+        return events if asking.timeout is None else _in_time(events, asking.timeout)
+
+    async def aask(self, question: str, **options: Unpack[Options]) -> Result:
+        """`ask` for asyncio; cancelling the task stops the work."""
+        result: Result = await asynchronous.last_result(self.astream(question, **options))
+        return result
+
+    def astream(self, question: str, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
+        """`stream` for asyncio; closing the generator or cancelling the task stops the work."""
+        return asynchronous.events(self.stream(question, **options))
 
     def batch(
-        self,
-        questions: Iterable[str],
-        *,
-        size: int = 16,
-        samples: int = 1,
-        guidance: bool = True,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
+        self, questions: Iterable[str], *, size: int = 16, **options: Unpack[Options]
     ) -> Generator[Outcome, None, None]:
         """Answer many questions, several in each pass over the weights where the engine can do that.
 
         Args:
             questions: Taken one by one, as there is room for them.
             size: Most texts in one pass. Each has a KV cache of its own.
-            samples: Answers per question, of which the majority's is the result (see `Result.agreement`). More than one
-                are drawn at temperature 0.7 unless another is asked for.
-            guidance, max_new_tokens, temperature, seed: As for `ask`; each question's result is that of `ask`.
+            options: As for `ask`, without a timeout; each question's result is that of `ask`.
 
         Returns:
             An outcome for each question, in their order: its result, or the error that ended it alone. Closing the
             iterator stops the work and frees its memory.
 
         Raises:
-            UsageError: an argument is out of its range.
+            UsageError: an option is out of its range.
         """
+        return self._batch(questions, size, Asking(**options))
+
+    def _batch(self, questions: Iterable[str], size: int, asking: Asking) -> Generator[Outcome, None, None]:
         from edgereason.batch import answer_all  # which needs this module
 
-        return answer_all(
-            self,
-            questions,
-            size=size,
-            samples=samples,
-            guidance=guidance,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
+        return answer_all(self, questions, size, asking)
 
-    def stages(self, max_new_tokens: int | None, temperature: float | None, seed: int | None) -> dict[str, Stage]:
-        """The bundle's stages with a caller's wishes in place of their defaults; None leaves a default.
-
-        Raises:
-            UsageError: an argument is out of its range.
-        """
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UsageError(f"max-tokens is {max_new_tokens}.", "Give 1 or more.")
-        return {name: _adjusted(self.bundle.stages[name], max_new_tokens, temperature, seed) for name in STAGES}
-
-    def _stream(self, question: str, with_guidance: bool, stages: dict[str, Stage]) -> Iterator[Event]:
+    def _stream(self, question: str, asking: Asking) -> Iterator[Event]:
         started = time.perf_counter()
-        timings = Timings(load_s=self.load_s)
-        guidance, answer = "", ""
+        stages = asking.stages(self.bundle.stages)
+        told = _Told(Timings(load_s=self.load_s), guidance=asking.given)
         with ExitStack() as opened:
             before: Session | None = None
-            ended = 0.0
-            if with_guidance:
-                writing = self._begin("guidance", stages, timings.guidance, question)
-                opened.callback(writing.session.close)
-                along = self._sequences.read_along(writing.session, question, stages)
-                if along is not None:
-                    opened.callback(along.close)
-                for piece in self._write(writing, along):
-                    guidance += piece
-                    yield Event("guidance", piece)
-                if along is not None:
-                    before = along.reader
-                elif self.techniques.shared_question:
-                    before = writing.session
-                ended = writing.started + timings.guidance.ttft_s + timings.guidance.decode_s
-            writing = self._begin("answer", stages, timings.answer, question, guidance.strip() or None, before)
-            opened.callback(writing.session.close)
-            for piece in self._write(writing):
-                answer += piece
-                yield Event("answer", piece)
-            if with_guidance:
-                timings.handover_s = writing.started + timings.answer.ttft_s - ended
-        timings.total_s = time.perf_counter() - started
+            if asking.guidance is True:
+                before = yield from self._guide(question, stages, told, opened, asking.answer)
+            if asking.answer:
+                yield from self._answer(question, stages, told, opened, before)
+        told.timings.total_s = time.perf_counter() - started
         self._sequences.save()
-        result = self.result(question, guidance, answer, timings)
+        result = self.result(question, told.guidance, told.answer, told.timings, told.notices)
         yield Event("result", result.final or "", result)
 
-    def result(self, question: str, guidance: str, answer: str, timings: Timings) -> Result:
+    def _guide(
+        self, question: str, stages: dict[str, Stage], told: _Told, opened: ExitStack, read: bool
+    ) -> Generator[Event, None, Session | None]:
+        """Write the guidance, the answer model reading along with `read`; returns what holds the answer's beginning."""
+        writing = self._begin("guidance", stages, told.timings.guidance, question)
+        opened.callback(writing.session.close)
+        along = self._sequences.read_along(writing.session, question, stages) if read else None
+        if along is not None:
+            opened.callback(along.close)
+        for piece in self._write(writing, along):
+            told.guidance += piece
+            yield Event("guidance", piece)
+        told.ended = writing.started + writing.timings.ttft_s + writing.timings.decode_s
+        if along is not None:
+            return along.reader
+        return writing.session if self.techniques.shared_question else None
+
+    def _answer(
+        self, question: str, stages: dict[str, Stage], told: _Told, opened: ExitStack, before: Session | None
+    ) -> Iterator[Event]:
+        """Write the answer; `before` may hold the beginning of its prompt."""
+        guidance = told.guidance.strip() or None
+        if self.remote is not None:
+            pieces = self._write_remotely(self.remote, stages["answer"], told.timings.answer, question, guidance)
+        else:
+            writing = self._begin("answer", stages, told.timings.answer, question, guidance, before)
+            opened.callback(writing.session.close)
+            told.notices += writing.prompt.notices
+            pieces = self._write(writing)
+        started = time.perf_counter() if self.remote is not None else writing.started
+        for piece in pieces:
+            told.answer += piece
+            yield Event("answer", piece)
+        if told.ended:
+            told.timings.handover_s = started + told.timings.answer.ttft_s - told.ended
+
+    def result(
+        self, question: str, guidance: str, answer: str, timings: Timings, notices: tuple[str, ...] = ()
+    ) -> Result:
         """What both stages' texts come to."""
         return Result(
             question=question,
             guidance=guidance.strip(),
             answer=answer.strip(),
             final=final_result(answer),
-            engine=self.models["answer"].engine.name,
+            engine=self.remote.name if self.remote else self.models["answer"].engine.name,
             bundle=str(self.bundle.path),
             timings=timings,
+            notices=notices,
         )
 
     def _begin(
@@ -246,19 +265,19 @@ class Reasoner:
     ) -> _Writing:
         """Open the session of a stage's text; `before` is one that may hold the beginning of its prompt."""
         started = time.perf_counter()
-        prompt, limit = self.prompt(name, stages[name], question, guidance)
-        session = self.session(name, prompt, len(prompt) + limit, before)
-        return _Writing(name, stages[name], prompt, limit, session, timings, started)
+        prompt = self.prompt(name, stages[name], question, guidance)
+        session = self.session(name, prompt.ids, len(prompt.ids) + prompt.limit, before)
+        return _Writing(name, stages[name], prompt, session, timings, started)
 
     def _write(self, writing: _Writing, along: ReadingAlong | None = None) -> Iterator[str]:
         """A stage's text, piece by piece, with the next stage reading along."""
-        stage, prompt, model = writing.stage, writing.prompt, self.models[writing.name]
+        stage, prompt, model = writing.stage, writing.prompt.ids, self.models[writing.name]
         ids = decode_ids(
             along or writing.session,
             prompt,
             Sampler(stage.sampling, prompt),
             stage.stop_ids,
-            writing.limit,
+            writing.prompt.limit,
             writing.timings,
             writing.started,
             PromptLookup(prompt, model.engine.row_cost) if self.techniques.speculation else None,
@@ -284,23 +303,49 @@ class Reasoner:
         """Compute what all prompts begin with, before many questions are asked at once."""
         self._sequences.prepare()
 
-    def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> tuple[list[int], int]:
-        """The token ids of a stage's prompt, and how many new tokens there is room for, at most the stage's limit.
+    def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
+        """A stage's prompt as token ids, and how many new tokens there is room for, at most the stage's limit.
+
+        A guidance that leaves less room than a short answer needs is shortened from its end; the question never is.
 
         Raises:
             ContextError: the prompt fills the model's context.
         """
-        model = self.models[name]
-        prompt = model.tokenizer.encode(model.tokenizer.render(stage.prompt.messages(question, guidance)))
-        room = model.engine.context_length - len(prompt)
-        if room < 1:
-            what = "question" if guidance is None else "question and its guidance"
+        model, least = self.models[name], min(_LEAST_ANSWER, stage.max_new_tokens)
+        context = model.engine.context_length
+        notices: tuple[str, ...] = ()
+        ids = self._rendered(name, stage, question, guidance)
+        if guidance is not None and len(ids) + least > context:
+            tokens = model.tokenizer.encode(guidance)
+            kept = len(tokens)
+            while kept and len(ids) + least > context:
+                kept = max(0, kept - (len(ids) + least - context))
+                ids = self._rendered(name, stage, question, model.tokenizer.decode(tokens[:kept]))
+            notices = (f"The guidance was shortened from {len(tokens)} to {kept} tokens to fit the context.",)
+        if len(ids) >= context:
             raise ContextError(
-                f"The {what} come to {len(prompt):,} tokens; "
-                f"the {name} model's context holds {model.engine.context_length:,}.",
+                f"The question comes to {len(ids):,} tokens; the {name} model's context holds {context:,}.",
                 "Shorten the question, or use a model with a longer context.",
             )
-        return prompt, min(stage.max_new_tokens, room)
+        return PreparedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
+
+    def _rendered(self, name: str, stage: Stage, question: str, guidance: str | None) -> list[int]:
+        tokenizer = self.models[name].tokenizer
+        return tokenizer.encode(tokenizer.render(stage.prompt.messages(question, guidance)))
+
+    def _write_remotely(
+        self, remote: RemoteModel, stage: Stage, timings: StageTimings, question: str, guidance: str | None
+    ) -> Iterator[str]:
+        """A server's answer; each piece counts as a token."""
+        started = time.perf_counter()
+        messages = stage.prompt.messages(question, guidance)
+        for piece in remote.write(messages, stage.max_new_tokens, stage.sampling, stage.stop_strings):
+            now = time.perf_counter() - started
+            timings.ttft_s = timings.ttft_s or now
+            timings.prefill_s = timings.ttft_s
+            timings.decode_s = now - timings.ttft_s
+            timings.new_tokens += 1
+            yield piece
 
     def close(self) -> None:
         """Give the models' memory back."""
@@ -336,14 +381,16 @@ def check_question(question: str) -> None:
         raise UsageError("The question is empty.", 'Write one: edgereason ask "..."')
 
 
-def _adjusted(stage: Stage, max_new_tokens: int | None, temperature: float | None, seed: int | None) -> Stage:
-    """The stage with the caller's wishes in place of the bundle's defaults."""
-    sampling = stage.sampling
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature)
-    if seed is not None:
-        sampling = replace(sampling, seed=seed)
-    return replace(stage, sampling=sampling, max_new_tokens=max_new_tokens or stage.max_new_tokens)
+def _in_time(events: Iterator[Event], seconds: float) -> Iterator[Event]:
+    """The events of a stream, as long as they come in time."""
+    end = time.perf_counter() + seconds
+    with closing(cast("Generator[Event, None, None]", events)):
+        for event in events:
+            yield event
+            if event.result is None and time.perf_counter() > end:
+                raise OutOfTimeError(
+                    f"The answer was not complete after {seconds:g} s.", "Raise --timeout, or lower --max-tokens."
+                )
 
 
 def load(
@@ -351,6 +398,7 @@ def load(
     engine: str = "auto",
     threads: int | None = None,
     techniques: Techniques = ALL,
+    answer_model: str | Path | None = None,
 ) -> Reasoner:
     """Load a bundle.
 
@@ -359,6 +407,8 @@ def load(
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs the bundle's format.
         threads: How many threads to compute with; None lets the engine choose.
         techniques: What makes two stages cost less than two models; all that the engine and the bundle allow.
+        answer_model: A model that answers in place of the bundle's own: another bundle, a GGUF file, or the address of
+            a server that speaks OpenAI's chat completions.
 
     Raises:
         BundleError: the bundle is missing, damaged, or of an unknown kind.
@@ -367,6 +417,6 @@ def load(
     """
     started = time.perf_counter()
     opened = Bundle.open(Path(bundle) if bundle is not None else DEFAULT_BUNDLE)
-    reasoner = Reasoner(opened, engine, threads, techniques)
+    reasoner = Reasoner(opened, engine, threads, techniques, answer_model)
     reasoner.load_s = time.perf_counter() - started
     return reasoner

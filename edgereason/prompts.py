@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from edgereason.errors import BundleError
 

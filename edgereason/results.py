@@ -34,6 +34,7 @@ class Result:
         bundle: The bundle's directory.
         samples: How many answers were written; the one shown is of the majority.
         agreement: The share of them with this final result; None for a single one.
+        notices: What had to be done to get here that a reader should know, as sentences.
     """
 
     question: str
@@ -45,6 +46,7 @@ class Result:
     timings: Timings
     samples: int = 1
     agreement: float | None = None
+    notices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain dictionaries, strings and numbers."""

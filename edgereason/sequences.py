@@ -28,10 +28,17 @@ _WORTH_KEEPING = 8
 class Sequences:
     """Opens the sessions of both stages. Safe to use from several threads.
 
-    Only the native engine's keys and values can be shared and kept: sessions of the others begin empty.
+    Only the native engine's keys and values can be shared and kept: sessions of the others begin empty. Those of
+    `foreign` stages, whose model is not the bundle's, are kept in memory alone.
     """
 
-    def __init__(self, bundle: Bundle, models: Mapping[str, LanguageModel], techniques: Techniques) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        models: Mapping[str, LanguageModel],
+        techniques: Techniques,
+        foreign: frozenset[str] = frozenset(),
+    ) -> None:
         self._models = models
         self._techniques = techniques
         self._stages = bundle.stages
@@ -39,6 +46,7 @@ class Sequences:
         self._prefixes: dict[str, Prefixes] = {}
         self._files: PrefixFiles | None = None
         self._on_disk: set[str] = set()
+        self._foreign = foreign
         self._asked: set[str] = set()
         self._lock = threading.Lock()
         for stage, model in models.items():
@@ -79,9 +87,9 @@ class Sequences:
         It takes one engine for both stages that computes several sequences in one pass, and a chat template that puts
         the guidance into the prompt as it is.
         """
-        model, stage = self._models["answer"], stages["answer"]
         if not (self._techniques.reading_along and self._shared and isinstance(writer, NativeSession)):
             return None
+        model, stage = self._models["answer"], stages["answer"]
         assert isinstance(model.engine, NativeEngine)
         tokenizer = model.tokenizer
         before, *behind = tokenizer.render(stage.prompt.messages(question, _GUIDANCE)).split(_GUIDANCE)
@@ -131,7 +139,7 @@ class Sequences:
     def _load(self, stage: str) -> None:
         """Take the fixed instructions' keys and values from the disk, when a stage is asked for the first time."""
         with self._lock:
-            if self._files is None or stage in self._asked:
+            if self._files is None or stage in self._asked or stage in self._foreign:
                 return
             self._asked.add(stage)
             ids, engine = self._fixed(stage), self._models[stage].engine

@@ -257,8 +257,8 @@ def plot(speeds: Sequence[Speed], path: Path) -> None:
     names = [f"{Path(speed.bundle).name} ({speed.engine}, {speed.layout})" for speed in speeds]
     for row, speed in enumerate(speeds):
         (first, ended), (began, done) = speed.timeline["guidance"], speed.timeline["answer"]
-        spans = ((0.0, first, "reading", "tab:gray"), (first, ended, "guidance", "tab:blue"))
-        spans += ((ended, began, "hand-over", "tab:red"), (began, done, "answer", "tab:green"))
+        spans = [(0.0, first, "reading", "tab:gray"), (first, ended, "guidance", "tab:blue")]
+        spans += [(ended, began, "hand-over", "tab:red"), (began, done, "answer", "tab:green")]
         for start, end, label, color in spans:
             axes.barh(row, 1000 * (end - start), left=1000 * start, color=color, label=None if row else label)
     axes.set_yticks(range(len(names)), names)

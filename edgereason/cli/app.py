@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgereason.cli import ask, batch, bench, doctor, evaluate, export, inspect, verify
+from edgereason.cli import ask, batch, bench, chat, doctor, evaluate, export, inspect, verify
 from edgereason.errors import EdgeReasonError
 
 # No markup mode and no completion: plain help starts in a fraction of the time that rich help takes.
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("ask")(ask.ask)
+app.command("chat")(chat.chat)
 app.command("batch")(batch.batch)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)

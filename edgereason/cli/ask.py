@@ -12,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
+
     from edgereason.results import Event, Result
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
@@ -29,8 +31,24 @@ def ask(
     engine: Annotated[str, typer.Option(help="auto, native, llama.cpp or onnx.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final result only.")] = False,
-    guidance: Annotated[bool, typer.Option("--guidance/--no-guidance", help="Write a guidance first.")] = True,
-    max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
+    no_guidance: Annotated[bool, typer.Option("--no-guidance", help="Answer without a guidance.")] = False,
+    guidance_only: Annotated[bool, typer.Option("--guidance-only", help="End after the guidance.")] = False,
+    guidance: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A file with a guidance to answer from, or - for standard input; none is written then."),
+    ] = None,
+    answer_model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Who answers in place of the bundle: another bundle, a GGUF file, or the address of a server that "
+            "speaks OpenAI's chat completions."
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Most tokens per stage: 100 for both, guidance=100 for one; may be repeated."),
+    ] = None,
+    timeout: Annotated[Optional[float], typer.Option(help="Give up after so many seconds.")] = None,  # noqa: UP045
     temperature: Annotated[Optional[float], typer.Option(help="0 for greedy decoding.")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
     samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
@@ -41,19 +59,23 @@ def ask(
     ] = None,
 ) -> None:
     """Answer a question in two stages: a guidance, then the answer that follows it."""
+    from edgereason.asking import Options
     from edgereason.pipeline import load
     from edgereason.techniques import Techniques
 
+    given = None if guidance is None else _read_guidance(guidance, question)
     question = question if question is not None else sys.stdin.read()
-    with load(bundle, engine, threads, Techniques.without(off or ())) as reasoner:
-        events = reasoner.stream(
-            question,
-            guidance=guidance,
-            max_new_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            samples=samples,
-        )
+    options = Options(
+        guidance=not no_guidance if given is None else given,
+        answer=not guidance_only,
+        max_new_tokens=token_limits(max_tokens),
+        temperature=temperature,
+        seed=seed,
+        samples=samples,
+        timeout=timeout,
+    )
+    with load(bundle, engine, threads, Techniques.without(off or ()), answer_model) as reasoner:
+        events = reasoner.stream(question, **options)
         try:
             result = _silent(events) if as_json or quiet else _show(events)
         except KeyboardInterrupt:
@@ -62,7 +84,43 @@ def ask(
     if as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
     elif quiet:
-        typer.echo(result.final if result.final is not None else result.answer)
+        typer.echo(result.final if result.final is not None else result.answer or result.guidance)
+
+
+def token_limits(values: list[str] | None) -> int | dict[str, int] | None:
+    """`--max-tokens`: `100` for both stages, or `guidance=100` and `answer=200`.
+
+    Raises:
+        UsageError: a value is neither.
+    """
+    from edgereason.errors import UsageError
+
+    limits: dict[str, int] = {}
+    both = None
+    for value in values or ():
+        stage, _, number = value.rpartition("=")
+        if not number.isdecimal():
+            raise UsageError(f"max-tokens is {value}.", "Give a number, or one for a stage: guidance=100.")
+        if stage:
+            limits[stage] = int(number)
+        else:
+            both = int(number)
+    if both is None or not limits:
+        return limits or both
+    return {"guidance": both, "answer": both, **limits}
+
+
+def _read_guidance(source: str, question: str | None) -> str:
+    from edgereason.errors import UsageError
+
+    if source == "-":
+        if question is None:
+            raise UsageError("Question and guidance cannot both come from standard input.", "Give one as an argument.")
+        return sys.stdin.read()
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} cannot be read: {error}.", "Give a text file, or - for standard input.") from error
 
 
 def _silent(events: Iterator[Event]) -> Result:
@@ -72,10 +130,13 @@ def _silent(events: Iterator[Event]) -> Result:
 
 
 def _show(events: Iterator[Event]) -> Result:
-    """Write the stages' text as it comes, the guidance dimmed, and a line of timings at the end."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    return show_events(events, Console(highlight=False, soft_wrap=True))
+
+
+def show_events(events: Iterator[Event], console: Console) -> Result:
+    """Write the stages' text as it comes, the guidance dimmed, and a line of timings at the end."""
     styles = {"guidance": "dim", "answer": ""}
     stage = None
     for event in events:
@@ -93,11 +154,14 @@ def _show(events: Iterator[Event]) -> Result:
     if result.agreement is not None:
         agreeing = round(result.agreement * result.samples)
         console.print(f"{agreeing} of {result.samples} answers agree", style="dim", markup=False)
-    console.print(_timing_line(result), style="dim", markup=False)
+    for notice in result.notices:
+        console.print(notice, style="yellow", markup=False)
+    console.print(timing_line(result), style="dim", markup=False)
     return result
 
 
-def _timing_line(result: Result) -> str:
+def timing_line(result: Result) -> str:
+    """Where the time went, in one line."""
     timings = result.timings
     parts = [f"load {timings.load_s:.2f} s"]
     for name, stage in (("guidance", timings.guidance), ("answer", timings.answer)):
