@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from edgereason import asynchronous
 from edgereason.answer_models import open_answer_model, open_stage
 from edgereason.asking import Asking, Options
+from edgereason.batching import DEFAULT_SIZE
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES, Bundle, Stage
 from edgereason.engines.base import Session
 from edgereason.errors import ContextError, OutOfTimeError, UsageError
@@ -151,8 +152,8 @@ class Reasoner:
         check_question(question)
         asking = Asking(**options)
         if asking.samples != 1:
-            return _voted(self._batch([question], 1, asking))
-        events = self._stream(question.strip(), asking)
+            return _voted(self._batch([question], DEFAULT_SIZE, asking))
+        events = self._stream(question.strip(), asking, asking.stages(self.bundle.stages))
         return events if asking.timeout is None else _in_time(events, asking.timeout)
 
     async def aask(self, question: str, **options: Unpack[Options]) -> Result:
@@ -165,7 +166,7 @@ class Reasoner:
         return asynchronous.events(self.stream(question, **options))
 
     def batch(
-        self, questions: Iterable[str], *, size: int = 16, **options: Unpack[Options]
+        self, questions: Iterable[str], *, size: int = DEFAULT_SIZE, **options: Unpack[Options]
     ) -> Generator[Outcome, None, None]:
         """Answer many questions, several in each pass over the weights where the engine can do that.
 
@@ -188,9 +189,8 @@ class Reasoner:
 
         return answer_all(self, questions, size, asking)
 
-    def _stream(self, question: str, asking: Asking) -> Iterator[Event]:
+    def _stream(self, question: str, asking: Asking, stages: dict[str, Stage]) -> Iterator[Event]:
         started = time.perf_counter()
-        stages = asking.stages(self.bundle.stages)
         told = _Told(Timings(load_s=self.load_s), guidance=asking.given)
         with ExitStack() as opened:
             before: Session | None = None

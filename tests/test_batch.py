@@ -15,6 +15,7 @@ from places import TINY
 from resident import resident_bytes
 
 from edgereason import ContextError, Reasoner, Result, Techniques, Timings, UsageError, load
+from edgereason.asking import Asking
 from edgereason.engines.native import NativeEngine
 from edgereason.export import export
 from edgereason.prompts import comparable
@@ -162,7 +163,7 @@ def test_arguments_are_checked_before_anything_runs(random_pair: Reasoner) -> No
 @pytest.mark.usefixtures("rows_as_if_alone")
 def test_each_sample_is_what_its_seed_gives_alone(random_pair: Reasoner) -> None:
     """Forks of a prompt that was computed once go on as sessions do that computed it themselves."""
-    stages = sample_stages(random_pair.stages(8, None, 11), 5, None)
+    stages = sample_stages(Asking(max_new_tokens=8, seed=11).stages(random_pair.bundle.stages), 5, None)
     seeds = [each["guidance"].sampling.seed for each in stages]
     assert len(set(seeds)) == 5
     alone = [random_pair.ask("How many?", max_new_tokens=8, temperature=0.7, seed=seed) for seed in seeds]
@@ -175,7 +176,7 @@ def test_each_sample_is_what_its_seed_gives_alone(random_pair: Reasoner) -> None
 
 
 def test_samples_share_the_reading_of_their_prompt(random_pair: Reasoner, rows: list[int]) -> None:
-    prompt, _ = random_pair.prompt("answer", random_pair.bundle.stages["answer"], "How many?", None)
+    prompt = random_pair.prompt("answer", random_pair.bundle.stages["answer"], "How many?", None).ids
     rows.clear()
     random_pair.ask("How many?", guidance=False, max_new_tokens=1, samples=6, seed=1)
     assert rows == [len(prompt) - 1, 6]

@@ -36,9 +36,9 @@ def test_json_has_every_field(native_bundle: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == {
-        *("question", "guidance", "answer", "final", "engine", "bundle", "timings", "samples", "agreement"),
+        *("question", "guidance", "answer", "final", "engine", "bundle", "timings", "samples", "agreement", "notices"),
     }
-    assert set(result["timings"]) == {"load_s", "guidance", "answer", "total_s"}
+    assert set(result["timings"]) == {"load_s", "guidance", "answer", "handover_s", "total_s"}
     for stage in ("guidance", "answer"):
         timings = result["timings"][stage]
         assert set(timings) == {"prompt_tokens", "prefill_s", "ttft_s", "new_tokens", "decode_s"}
