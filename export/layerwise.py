@@ -121,7 +121,8 @@ class _DecoderLayer:
         results: dict[int, list[QuantizedLinear]] = {}
         losses: dict[int, float] = {}
         for bits in sorted(choices, reverse=True):  # the fewest come last and stay
-            rounded = quantize(weight, hessian.clone(), replace(method, bits=bits))
+            statistics = hessian if bits == min(choices) else hessian.clone()
+            rounded = quantize(weight, statistics, replace(method, bits=bits))
             results[bits] = rounded.split([module.out_features for module in modules])
             install(
                 self._layer,
