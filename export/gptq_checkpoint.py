@@ -36,7 +36,7 @@ def write_gptq(
     quantized: Mapping[str, PackedWeight],
     report: Report,
 ) -> None:
-    """Write a checkpoint in the format `gptq` (v1): model.safetensors, config.json and quantize_config.json.
+    """Write model.safetensors, config.json and quantize_config.json: `gptq` (v1), or `gptq_v2` where not symmetric.
 
     Args:
         directory: Where to write; exists.
@@ -91,7 +91,8 @@ def _quantization_config(settings: Settings) -> dict[str, Any]:
         "true_sequential": True,
         "lm_head": False,
         "quant_method": "gptq",
-        "checkpoint_format": "gptq",
+        # Readers of v1 differ where a zero point is 0, and GPTQModel takes it from others with symmetric weights alone.
+        "checkpoint_format": "gptq" if settings.symmetric else "gptq_v2",
         "pack_dtype": "int32",
         "meta": {"quantizer": ["edgereason"]},
     }
@@ -119,9 +120,9 @@ def _specs(
 
 def _tensors(stem: str, weight: QuantizedLinear) -> Iterator[tuple[str, Array]]:
     bits = weight.bits
-    # One less in every value, the words taken as whole numbers: that is how v1 is defined where a zero point is 0.
-    ones = np.uint32(0x11111111 if bits == 4 else 0x01010101)
-    zeros = _words(weight.zero_points.T, bits).view(np.uint32) - ones
+    zeros = _words(weight.zero_points.T, bits).view(np.uint32)
+    if weight.zeros is None:  # symmetric, which is stored as v1: one less in every value
+        zeros = zeros - np.uint32(0x11111111 if bits == 4 else 0x01010101)
     yield f"{stem}.qweight", np.ascontiguousarray(_words(weight.q, bits).T)
     yield f"{stem}.qzeros", np.ascontiguousarray(zeros.view(np.int32))
     yield f"{stem}.scales", np.ascontiguousarray(weight.scales.T)
