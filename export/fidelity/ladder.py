@@ -50,7 +50,8 @@ def climb(
     for rung, predictions in _weight_rungs(origin, texts, reference, limits, progress):
         rungs.append(rung)
         before = predictions
-    with load_model(bundle.path / stage) as model:
+    threads = 1 if origin.parameters < witness.SMALL else None
+    with load_model(bundle.path / stage, threads=threads) as model:
         distance, _ = measure(texts, reference, before, _engine_logits(model, texts, _steps(progress, "engine")))
     rungs.append(Rung("engine", distance.to_json(), limits["engine"]))
     positions = sum(len(text.targets) for text in texts)

@@ -28,7 +28,8 @@ Report = Callable[[int, int], None]
 _LOGITS_BYTES = 256 << 20
 """Logits of one batch: how many texts go through a model at once."""
 _LARGEST_BATCH = 32
-_SMALL = 20_000_000
+SMALL = 20_000_000
+"""Parameters below which a model is computed with one thread: see `few_threads`."""
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def quiet() -> Iterator[None]:
 def few_threads(parameters: int) -> Iterator[None]:
     """One thread for a small model: more gain nothing, and lose all where other programs want the same cores."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if parameters < _SMALL else before)
+    torch.set_num_threads(1 if parameters < SMALL else before)
     try:
         yield
     finally:
