@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgereason import load
 from edgereason.errors import EngineError, UsageError
 from edgereason.generate import Sampling
 from edgereason.remote import RemoteModel
@@ -94,3 +95,16 @@ def test_failures_are_sentences(server: tuple[str, type[Handler]]) -> None:
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no http address"):
         RemoteModel(url)
+
+
+def test_guidance_goes_to_a_server_that_answers(server: tuple[str, type[Handler]]) -> None:
+    url, handler = server
+    with load(answer_model=url) as reasoner:
+        result = reasoner.ask("Tom has 12 apples and eats 5. How many apples does he have left?", max_new_tokens=40)
+        assert (result.engine, result.answer, result.timings.answer.new_tokens) == ("server", "1 + 1 = 2 ü", 2)
+        assert result.guidance.startswith("Asked: ")
+        [asked] = handler.asked
+        assert asked["max_tokens"] == 40
+        assert result.guidance in asked["messages"][-1]["content"]
+        with pytest.raises(UsageError, match="answer model on this machine"):
+            list(reasoner.batch(["How many?"]))
