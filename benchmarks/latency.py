@@ -57,14 +57,29 @@ class Run:
         return f"{self.format}-{self.layout}"
 
 
+_LOSSLESS = ("reading_along", "prefix_cache")  # on the random pair nothing repeats: speculation stays off there
+
+
+def _native(name: str, layout: str, *on: str) -> Run:
+    return Run(f"native, {layout}: {name}", "ours", "native", layout, {"on": on})
+
+
 RUNS = (
     Run(BASELINE, "two_llamas", "gguf"),
     Run("two onnxruntime-genai models", "two_genais", "onnx"),
-    Run("llama.cpp, merged", "ours", "gguf"),
-    Run("llama.cpp, shared", "ours", "gguf", "shared"),
-    Run("onnx, merged", "ours", "onnx"),
-    Run("native, merged", "ours", "native"),
-    Run("native, shared", "ours", "native", "shared"),
+    Run("llama.cpp, merged: nothing on", "ours", "gguf", "merged", {"on": ()}),
+    Run("llama.cpp, merged: speculation", "ours", "gguf", "merged", {"on": ("speculation",)}),
+    Run("llama.cpp, shared: nothing on", "ours", "gguf", "shared", {"on": ()}),
+    Run("onnx, merged", "ours", "onnx", "merged", {"on": ()}),
+    _native("nothing on", "merged"),
+    _native("prefix cache", "merged", "prefix_cache"),
+    _native("speculation", "merged", "speculation"),
+    _native("nothing on", "shared"),
+    _native("reading along", "shared", "reading_along"),
+    _native("prefix cache", "shared", "prefix_cache"),
+    _native("speculation", "shared", "speculation"),
+    _native("all but speculation", "shared", *_LOSSLESS),
+    _native("all", "shared", *_LOSSLESS, "speculation"),
 )
 
 

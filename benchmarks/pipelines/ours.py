@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from edgereason.bundle import Bundle
 from edgereason.pipeline import Reasoner
+from edgereason.techniques import Techniques
+
+_NAMES = tuple(field.name for field in fields(Techniques))
 
 
 class Pipeline:
@@ -22,7 +25,8 @@ class Pipeline:
                 for name, stage in opened.stages.items()
             }
             opened = replace(opened, stages=stages)
-        self._reasoner = Reasoner(opened, threads=threads)
+        techniques = Techniques(**dict.fromkeys(_NAMES, False) | dict.fromkeys(options.get("on", _NAMES), True))
+        self._reasoner = Reasoner(opened, threads=threads, techniques=techniques)
 
     def ask(self, question: str) -> Iterator[str]:
         """The stage of each piece of text, as it comes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,8 +41,8 @@ def _answer_sample(problem: Problem, rng: random.Random) -> tuple[str | None, st
 
 
 STAGES = (
-    Stage("guidance", GUIDANCE, lambda problem, _: (None, problem.guidance)),
-    Stage("answer", ANSWER, _answer_sample),
+    Stage("guidance", replace(GUIDANCE, history=False), lambda problem, _: (None, problem.guidance)),
+    Stage("answer", replace(ANSWER, history=False), _answer_sample),
 )
 
 
