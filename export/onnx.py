@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ import numpy as np
 
 from edgereason.errors import ExportError
 from edgereason.export import onnx_families
+from edgereason.export.onnx_weights import carry
+from edgereason.export.settings import ONNX_BLOCK_SIZES
 from edgereason.files import sync
+from edgereason.kernels.packing import PackedWeight
 
 Progress = Callable[[int, int], None]
 """Called with the steps that are done and the steps that there are."""
 
-BLOCK_SIZE = 32
 ACCURACY_LEVEL = 4
 """Of `MatMulNBits`: activations are quantized to int8, the fastest that CPUs do."""
 
@@ -35,10 +37,19 @@ _PRECISIONS = {4: "int4", 8: "int8", 16: "fp32"}
 _FILES = ("model.onnx.data", "genai_config.json", "model.onnx")  # the graph last: it makes the others a model
 
 
-def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | None = None) -> dict[str, Any]:
+def write_onnx(
+    model_dir: Path,
+    out_dir: Path,
+    bits: int,
+    progress: Progress | None = None,
+    *,
+    block_size: int = 32,
+    symmetric: bool = True,
+    quantized: Mapping[str, PackedWeight] | None = None,
+) -> dict[str, Any]:
     """Write model.onnx, model.onnx.data and genai_config.json.
 
-    With 4 bits, weights are int4 in blocks of 32 and the output head is int8. With 16, weights are float32:
+    With 4 bits, weights are int4 in blocks and the output head is int8. With 16, weights are float32:
     onnxruntime's CPU kernels have no float16 attention, and compute other float16 operations in float32 anyway.
 
     Args:
@@ -46,13 +57,19 @@ def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | N
         out_dir: An existing directory; files of these names in it are replaced when all are complete.
         bits: 4, 8 or 16.
         progress: Called as layers are read.
+        block_size: Inputs that share a scale: 32, 64 or 128.
+        symmetric: Whether zero points are in the middle, instead of one for each block.
+        quantized: The linear layers of all decoder layers, rounded already, by their names without `.weight`: they are
+            stored as they are. Those that are not in it are rounded to nearest.
 
     Returns:
         How the weights are stored: `{"weights": "int4" | "int8" | "float32", ...}`.
 
     Raises:
-        ExportError: the builder does not know the family, or the disk is full.
+        ExportError: the builder does not know the family, the rounded weights have no place, or the disk is full.
     """
+    if block_size not in ONNX_BLOCK_SIZES:
+        raise ExportError(f"group-size is {block_size}.", "ONNX has blocks of 32, 64 or 128.")
     if bits not in _PRECISIONS:
         raise ExportError(f"bits is {bits}.", "Choose 4, 8 or 16.")
     config = _read_config(model_dir)
@@ -60,8 +77,14 @@ def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | N
     try:
         with tempfile.TemporaryDirectory(dir=out_dir, prefix=".onnx-") as temporary:
             built = Path(temporary)
-            _build(model_dir, built, bits, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
-            _finish(built / "model.onnx", config)
+            job = [
+                str(model_dir.resolve()),
+                str(built.resolve()),
+                _PRECISIONS[bits],
+                _options(bits, block_size, symmetric),
+            ]
+            _build(job, built, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
+            _finish(built / "model.onnx", config, quantized or {})
             for name in _FILES:
                 sync(built / name)
                 (built / name).replace(out_dir / name)
@@ -72,8 +95,8 @@ def write_onnx(model_dir: Path, out_dir: Path, bits: int, progress: Progress | N
         ) from error
     if bits == 16:
         return {"weights": "float32"}
-    stored = {"weights": _PRECISIONS[bits], "block_size": BLOCK_SIZE, "accuracy_level": ACCURACY_LEVEL}
-    return {**stored, "output_head": "int8"}
+    stored = {"weights": _PRECISIONS[bits], "block_size": block_size, "accuracy_level": ACCURACY_LEVEL}
+    return {**stored, **({} if symmetric else {"symmetric": False}), "output_head": "int8"}
 
 
 def _read_config(model_dir: Path) -> dict[str, Any]:
@@ -86,15 +109,15 @@ def _read_config(model_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _options(bits: int) -> list[str]:
+def _options(bits: int, block_size: int, symmetric: bool) -> list[str]:
     """The builder's options. The output head keeps 8 bits: it is what low bits hurt most."""
     if bits == 16:
         return []
-    options = [f"block_size={BLOCK_SIZE}", f"accuracy_level={ACCURACY_LEVEL}"]
+    options = [f"block_size={block_size}", f"accuracy_level={ACCURACY_LEVEL}", f"is_symmetric={symmetric}".lower()]
     return [*options, "matmul_mixed_precision=last_matmul:int8"] if bits == 4 else options
 
 
-def _build(model_dir: Path, out: Path, bits: int, layers: int, report: Progress) -> None:
+def _build(job: list[Any], out: Path, layers: int, report: Progress) -> None:
     """Run the builder in a child process; it names each layer that it reads, which is where progress comes from."""
     total = layers + 1
     environment = {
@@ -106,8 +129,7 @@ def _build(model_dir: Path, out: Path, bits: int, layers: int, report: Progress)
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    job = json.dumps([str(model_dir.resolve()), str(out.resolve()), _PRECISIONS[bits], _options(bits)])
-    command = [sys.executable, "-m", __name__, job]
+    command = [sys.executable, "-m", __name__, json.dumps(job)]
     last = ""
     with subprocess.Popen(
         command, env=environment, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -118,7 +140,7 @@ def _build(model_dir: Path, out: Path, bits: int, layers: int, report: Progress)
                 report(int(match[1]) + 1, total)
     if child.returncode != 0:
         raise ExportError(
-            f"onnxruntime-genai's builder could not convert {model_dir}: {last}",
+            f"onnxruntime-genai's builder could not convert {job[0]}: {last}",
             "See which families it knows, or export with --format native or --format gguf.",
         )
     report(total, total)
@@ -134,14 +156,16 @@ def _run_builder(model_dir: str, out: str, precision: str, options: list[str]) -
     shutil.rmtree(cache, ignore_errors=True)
 
 
-def _finish(path: Path, config: dict[str, Any]) -> None:
-    """Repair the graph, let it compute the logits that are wanted alone, and put the model's own facts into it."""
+def _finish(path: Path, config: dict[str, Any], quantized: Mapping[str, PackedWeight]) -> None:
+    """Repair the graph, let it compute the logits that are wanted alone, and put rounded weights and the model's own
+    facts into it."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
     # The builder adds a sum over the paths that it was given: the same model would not give the same bytes.
     model.producer_version = model.producer_version.partition("+")[0]
     _repair_shared_embedding(model.graph)
+    carry(model.graph, path.parent, quantized)
     _add_logits_from(model.graph)
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     facts = {"context_length": config["max_position_embeddings"], "head_size": head_size, "logits_from": 1}
@@ -153,9 +177,9 @@ def _repair_shared_embedding(graph: Any) -> None:
     """Where an 8-bit head serves as embedding, too, the builder's default quantizer gives it other names than the
     embedding asks for (seen in 0.18)."""
     constants = {each.name for each in graph.initializer}
-    names = {
-        "lm_head.MatMul.weight_Q8G32": "lm_head.MatMul.weight_Q8",
+    names = {f"lm_head.MatMul.weight_Q8G{size}": "lm_head.MatMul.weight_Q8" for size in ONNX_BLOCK_SIZES} | {
         "lm_head.MatMul.weight_scale": "lm_head.MatMul.weight_scales",
+        "lm_head.MatMul.weight_zp": "lm_head.MatMul.weight_zero_points",
     }
     for node in graph.node:
         for index, name in enumerate(node.input):

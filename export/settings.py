@@ -24,6 +24,7 @@ GGUF_TYPES = {"IQ4_XS": 4, "Q4_0": 4, "Q4_K_M": 4, "Q5_K_M": 5, "Q6_K": 6, "Q8_0
 _VERIFYING = ("verify", "prompts", "thresholds", "allow_loss")
 METHODS = ("rtn", "gptq")
 _GROUP_SIZES = {"rtn": 32, "gptq": 128}
+ONNX_BLOCK_SIZES = (32, 64, 128)
 ONE_GROUP = -1
 """The group size that means one scale per output."""
 
@@ -51,8 +52,8 @@ class Settings:
         prompts: A file of questions to verify with, in place of those that ship with the package.
         thresholds: What each rung may lose, in place of the default limits: `("quantized.kl=0.05",)`.
         allow_loss: Finish a bundle that loses more, and say so in its manifest.
-        method: How weights of 4 or 8 bits are rounded in the formats `native` and `gptq`: `rtn` (to nearest) or `gptq`
-            (arXiv 2210.17323); `rtn` for `native` and `gptq` for `gptq` when None.
+        method: How weights of 4 or 8 bits are rounded in the formats `native`, `onnx` and `gptq`: `rtn` (to nearest) or
+            `gptq` (arXiv 2210.17323); `rtn` for `native` and `gptq` for `gptq` when None.
         group_size: Inputs that share a scale, a multiple of 32, or `ONE_GROUP`; 32 for rtn and 128 for gptq when None.
         symmetric: Whether zero points are in the middle.
         act_order: gptq rounds the inputs of the largest activations first.
@@ -131,19 +132,31 @@ class Settings:
             object.__setattr__(self, "method", "gptq" if self.format == "gptq" else "rtn")
         assert self.method is not None
         _choose("method", self.method, METHODS)
-        if self.method == "gptq" and (self.format not in ("native", "gptq") or self.bits == 16):
-            raise UsageError("method gptq is for 4 or 8 bits in the formats native and gptq.", "Leave --method out.")
+        if self.method == "gptq" and (self.format == "gguf" or self.bits == 16):
+            raise UsageError(
+                "method gptq is for 4 or 8 bits in the formats native, onnx and gptq.", "Leave --method out."
+            )
         if self.format == "gptq" and self.bits == 16:
             raise UsageError("The format gptq has 4 or 8 bits.", "Choose one, or --format native for 16.")
         if self.group_size is None:
             object.__setattr__(self, "group_size", _GROUP_SIZES[self.method])
         elif self.group_size != ONE_GROUP and (self.group_size < 32 or self.group_size % 32):
             raise UsageError(f"group-size is {self.group_size}.", "Give a multiple of 32, or -1 for one group.")
+        self._check_blocks()
         if not 0 <= self.damping <= 1:
             raise UsageError(f"damping is {self.damping}.", "Give a number from 0 to 1, such as 0.01.")
         if self.calibration is not None and not Path(self.calibration).is_file():
             raise UsageError(f"{self.calibration} does not exist.", "Give a .jsonl or .txt file of calibration text.")
         self._check_targets()
+
+    def _check_blocks(self) -> None:
+        """What ONNX's products have: blocks of a few sizes, whose inputs lie beside each other."""
+        if self.format != "onnx":
+            return
+        if self.group_size not in ONNX_BLOCK_SIZES:
+            raise UsageError(f"group-size is {self.group_size}.", "The format onnx has blocks of 32, 64 or 128.")
+        if self.method == "gptq" and self.act_order and not self.static_groups:
+            raise UsageError("The format onnx has no groups whose inputs lie apart.", "Leave --no-static-groups out.")
 
     def _check_targets(self) -> None:
         targets = [target for target in (self.target_size, self.target_kl) if target is not None]

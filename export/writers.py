@@ -127,8 +127,18 @@ def _write_onnx(
 ) -> dict[str, Any]:
     from edgereason.export.onnx import write_onnx
 
-    merged_directory = _materialized(merged, work, report)
-    return write_onnx(merged_directory, directory, settings.bits, _step(report, _writing(settings)))
+    assert settings.group_size is not None
+    quantized = quantize(merged, calibration, work, settings, report)
+    stored = write_onnx(
+        _materialized(merged, work, report),
+        directory,
+        settings.bits,
+        _step(report, _writing(settings)),
+        block_size=settings.group_size,
+        symmetric=settings.symmetric,
+        quantized=quantized,
+    )
+    return stored if settings.method == "rtn" else {**describe(settings, quantized), **stored}
 
 
 def _materialized(merged: MergedWeights, work: Path, report: Report) -> Path:
