@@ -16,15 +16,14 @@ _MOST_TOKENS = 512
 
 
 def open_answer_model(
-    source: str | Path, engine: str = "auto", threads: int | None = None
+    source: str | Path, threads: int | None = None, gpu_layers: int | None = None
 ) -> tuple[LanguageModel | RemoteModel, Stage]:
     """Open a model that answers in place of a bundle's own.
 
     Args:
         source: A bundle, whose answer stage is taken; a GGUF file, which has a tokenizer and a chat template inside; or
             the address of a server that speaks OpenAI's chat completions, `http://localhost:8080`.
-        engine: Of a bundle or a file; see `load`.
-        threads: See `load`.
+        threads, gpu_layers: See `load`.
 
     Returns:
         The model, and its prompt and limits.
@@ -38,19 +37,21 @@ def open_answer_model(
     path = Path(source)
     if (path / MANIFEST).is_file():
         bundle = Bundle.open(path)
-        return open_stage(bundle, "answer", engine, threads), bundle.stages["answer"]
+        return open_stage(bundle, "answer", "auto", threads, gpu_layers), bundle.stages["answer"]
     if path.suffix == ".gguf" and path.is_file():
-        model = LanguageModel(open_engine(path, engine, threads), path.parent / path.stem)
+        model = LanguageModel(open_engine(path, "auto", threads, gpu_layers), path.parent / path.stem)
         return model, Stage(ANSWER, model.stop_ids, _MOST_TOKENS)
     raise UsageError(
         f"{source} is no answer model.", "Give a bundle, a .gguf file, or an address such as http://localhost:8080."
     )
 
 
-def open_stage(bundle: Bundle, stage: str, engine: str, threads: int | None) -> LanguageModel:
+def open_stage(
+    bundle: Bundle, stage: str, engine: str, threads: int | None, gpu_layers: int | None = None
+) -> LanguageModel:
     """The model of one stage of a bundle, on an engine of its own."""
     directory = bundle.path / stage
     if not bundle.shared:
-        return LanguageModel(open_engine(directory, engine, threads), directory)
-    opened = open_engine(bundle.model(stage), engine, threads)
+        return LanguageModel(open_engine(directory, engine, threads, gpu_layers), directory)
+    opened = open_engine(bundle.model(stage), engine, threads, gpu_layers)
     return LanguageModel(opened, directory, opened.load_adapter(directory))

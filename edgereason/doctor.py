@@ -23,6 +23,7 @@ class Examination:
         isa: The instruction set that the native engine's kernels use.
         isas: Those that this machine could run.
         engines: What became of trying each engine.
+        gpu: Whether this build of llama.cpp can compute on a GPU; None where it does not work here.
     """
 
     cpu: str
@@ -31,6 +32,7 @@ class Examination:
     isa: str
     isas: tuple[str, ...]
     engines: tuple[Verdict, ...]
+    gpu: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,14 +40,22 @@ class Examination:
 
 def examine() -> Examination:
     """Look at this machine and try each engine in a child process; a remembered verdict is not tried again."""
+    verdicts = tuple(probe(engine) for engine in ENGINES)
     return Examination(
         cpu=cpu_model(),
         cores=fitting_threads(),
         memory_gb=memory_bytes() / 1e9,
         isa=kernels.isa(),
         isas=tuple(kernels.isas()),
-        engines=tuple(probe(engine) for engine in ENGINES),
+        engines=verdicts,
+        gpu=_llama_has_gpu() if any(each.engine == "llama.cpp" and each.works for each in verdicts) else None,
     )
+
+
+def _llama_has_gpu() -> bool:
+    from edgereason.llama_library import llama_library
+
+    return bool(llama_library().llama_supports_gpu_offload())
 
 
 def memory_bytes() -> int:

@@ -86,6 +86,7 @@ class Reasoner:
         threads: int | None = None,
         techniques: Techniques = ALL,
         answer_model: str | Path | None = None,
+        gpu_layers: int | None = None,
     ) -> None:
         started = time.perf_counter()
         self.bundle = bundle
@@ -94,9 +95,9 @@ class Reasoner:
         self.remote: RemoteModel | None = None
         try:
             for stage in STAGES if answer_model is None else ("guidance",):
-                self.models[stage] = self._open(stage, engine, threads)
+                self.models[stage] = self._open(stage, engine, threads, gpu_layers)
             if answer_model is not None:
-                self._take_answer_model(*open_answer_model(answer_model, threads=threads))
+                self._take_answer_model(*open_answer_model(answer_model, threads))
         except BaseException:
             for model in self.models.values():
                 model.close()
@@ -105,10 +106,10 @@ class Reasoner:
         self._sequences = Sequences(self.bundle, self.models, techniques, foreign)
         self.load_s = time.perf_counter() - started
 
-    def _open(self, stage: str, engine: str, threads: int | None) -> LanguageModel:
+    def _open(self, stage: str, engine: str, threads: int | None, gpu_layers: int | None) -> LanguageModel:
         opened = next((model.engine for model in self.models.values()), None)
         if opened is None or not self.bundle.shared:
-            return open_stage(self.bundle, stage, engine, threads)
+            return open_stage(self.bundle, stage, engine, threads, gpu_layers)
         directory = self.bundle.path / stage
         return LanguageModel(opened, directory, opened.load_adapter(directory))
 
@@ -399,6 +400,7 @@ def load(
     threads: int | None = None,
     techniques: Techniques = ALL,
     answer_model: str | Path | None = None,
+    gpu_layers: int | None = None,
 ) -> Reasoner:
     """Load a bundle.
 
@@ -409,6 +411,7 @@ def load(
         techniques: What makes two stages cost less than two models; all that the engine and the bundle allow.
         answer_model: A model that answers in place of the bundle's own: another bundle, a GGUF file, or the address of
             a server that speaks OpenAI's chat completions.
+        gpu_layers: How many layers llama.cpp computes on a GPU; None: all that its build can.
 
     Raises:
         BundleError: the bundle is missing, damaged, or of an unknown kind.
@@ -417,6 +420,6 @@ def load(
     """
     started = time.perf_counter()
     opened = Bundle.open(Path(bundle) if bundle is not None else DEFAULT_BUNDLE)
-    reasoner = Reasoner(opened, engine, threads, techniques, answer_model)
+    reasoner = Reasoner(opened, engine, threads, techniques, answer_model, gpu_layers)
     reasoner.load_s = time.perf_counter() - started
     return reasoner

@@ -105,7 +105,9 @@ class Speed:
         return cls(**{**value, **spreads, "stages": stages, "timeline": timeline})
 
 
-def measure(bundle: Path | None, questions: int = 8, threads: int | None = None) -> Speed:
+def measure(
+    bundle: Path | None, questions: int = 8, threads: int | None = None, gpu_layers: int | None = None
+) -> Speed:
     """Measure a bundle in a process of its own.
 
     Raises:
@@ -116,6 +118,7 @@ def measure(bundle: Path | None, questions: int = 8, threads: int | None = None)
         raise UsageError(f"questions is {questions}.", "Give 1 or more.")
     command = [sys.executable, "-m", "edgereason.speed", str(bundle or DEFAULT_BUNDLE), "--questions", str(questions)]
     command += ["--threads", str(threads)] if threads else []
+    command += ["--gpu-layers", str(gpu_layers)] if gpu_layers is not None else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
@@ -128,6 +131,7 @@ def compare(
     rounds: int = 3,
     questions: int = 8,
     threads: int | None = None,
+    gpu_layers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Speed]:
     """Measure bundles in turn; of each, the round with the median total duration.
@@ -139,7 +143,7 @@ def compare(
         for index, bundle in enumerate(bundles):
             if progress:
                 progress(turn * len(bundles) + index, rounds * len(bundles))
-            runs[index].append(measure(bundle, questions, threads))
+            runs[index].append(measure(bundle, questions, threads, gpu_layers))
     return [sorted(each, key=lambda speed: speed.total.p50)[len(each) // 2] for each in runs]
 
 
@@ -163,8 +167,8 @@ def best_threads(bundle: Path | None, progress: Callable[[int, int], None] | Non
     return {best: seconds[best], **seconds}
 
 
-def _measure_here(bundle: Path, questions: int, threads: int | None) -> Speed:
-    with load(bundle, threads=threads) as reasoner:
+def _measure_here(bundle: Path, questions: int, threads: int | None, gpu_layers: int | None) -> Speed:
+    with load(bundle, threads=threads, gpu_layers=gpu_layers) as reasoner:
         load_s = reasoner.load_s
         warm_up, *asked = [_question(number) for number in range(questions + 1)]
         reasoner.ask(warm_up, temperature=0.0)
@@ -275,9 +279,10 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--questions", type=int, required=True)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--gpu-layers", type=int)
     arguments = parser.parse_args()
     try:
-        speed = _measure_here(arguments.bundle, arguments.questions, arguments.threads)
+        speed = _measure_here(arguments.bundle, arguments.questions, arguments.threads, arguments.gpu_layers)
     except EdgeReasonError as error:
         print(f"error: {error.what}", file=sys.stderr)
         return error.exit_code

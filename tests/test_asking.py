@@ -11,6 +11,8 @@ import pytest
 
 from edgereason import load
 from edgereason.bundle import Bundle
+from edgereason.engines import open_engine
+from edgereason.engines.probe import MICRO_MODELS
 from edgereason.errors import ContextError, OutOfTimeError, UsageError
 from edgereason.pipeline import Reasoner
 from edgereason.results import Event
@@ -140,3 +142,11 @@ def test_a_model_that_never_saw_earlier_turns_is_not_shown_them(native_bundle: P
     assert alone.after([("a?", None, "b")]).messages("c?") == prompt.messages("c?")
     assert alone.to_json()["history"] is False
     assert type(prompt).from_json(alone.to_json(), "here") == alone
+
+
+def test_layers_go_to_a_gpu_with_llama_cpp_alone(native_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="gpu-layers is 3 for the engine native"):
+        load(native_bundle, gpu_layers=3)
+    engine = open_engine(MICRO_MODELS / "model.gguf", gpu_layers=0)  # what a build for CPUs has in any case
+    assert engine.vocab_size > 0
+    engine.close()

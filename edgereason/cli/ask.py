@@ -53,6 +53,9 @@ def ask(
     seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
     samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
     threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
+    gpu_layers: Annotated[
+        str, typer.Option(help="Layers that llama.cpp computes on a GPU: a number, or auto for all that its build can.")
+    ] = "auto",
     off: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A technique to do without, such as reading-along; may be repeated; all: every one."),
@@ -74,7 +77,9 @@ def ask(
         samples=samples,
         timeout=timeout,
     )
-    with load(bundle, engine, threads, Techniques.without(off or ()), answer_model) as reasoner:
+    with load(
+        bundle, engine, threads, Techniques.without(off or ()), answer_model, layers_on_gpu(gpu_layers)
+    ) as reasoner:
         events = reasoner.stream(question, **options)
         try:
             result = _silent(events) if as_json or quiet else _show(events)
@@ -108,6 +113,19 @@ def token_limits(values: list[str] | None) -> int | dict[str, int] | None:
     if both is None or not limits:
         return limits or both
     return {"guidance": both, "answer": both, **limits}
+
+
+def layers_on_gpu(value: str) -> int | None:
+    """`--gpu-layers`: a number, or None for `auto`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from edgereason.errors import UsageError
+
+    if value != "auto" and not value.isdecimal():
+        raise UsageError(f"gpu-layers is {value}.", "Give a number of layers, or auto.")
+    return None if value == "auto" else int(value)
 
 
 def _read_guidance(source: str, question: str | None) -> str:

@@ -27,6 +27,9 @@ def bench(
     questions: Annotated[int, typer.Option(help="How many questions to ask.")] = 8,
     rounds: Annotated[int, typer.Option(help="How often each bundle is measured.")] = 3,
     threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
+    gpu_layers: Annotated[
+        str, typer.Option(help="Layers that llama.cpp computes on a GPU: a number, or auto for all that its build can.")
+    ] = "auto",
     json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the figures here.")] = None,  # noqa: UP045
     plot: Annotated[
         Optional[Path],  # noqa: UP045
@@ -39,13 +42,16 @@ def bench(
     from rich.console import Console
 
     from edgereason import speed
+    from edgereason.cli.ask import layers_on_gpu
     from edgereason.cli.progress import rounds_progress
 
     console = Console(highlight=False)
     if tune:
         return _tune(bundle, yes, console)
     with rounds_progress("measuring") as report:
-        speeds = speed.compare([bundle, *(compare or [])], rounds, questions, threads, report)
+        speeds = speed.compare(
+            [bundle, *(compare or [])], rounds, questions, threads, layers_on_gpu(gpu_layers), report
+        )
     console.print(_table(speeds))
     if json_path is not None:
         json_path.write_text(json.dumps([each.to_json() for each in speeds], indent=2) + "\n", encoding="utf-8")

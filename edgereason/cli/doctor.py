@@ -36,6 +36,9 @@ def _show(examination: Examination) -> None:
     for engine in examination.engines:
         table.add_row(engine.engine, engine.version or "not installed", "yes" if engine.works else "no")
     console.print(table)
+    if examination.gpu is not None:
+        offload = "--gpu-layers puts layers on it" if examination.gpu else "no: its build is for CPUs"
+        console.print(f"llama.cpp on a GPU: {offload}", markup=False)
     for engine in examination.engines:
         if not engine.works:
             console.print(f"{engine.engine}: {engine.problem}\n  {engine.cure}", markup=False)

@@ -40,18 +40,19 @@ def has_adapter(directory: Path) -> bool:
     return any((directory / file).is_file() for file in _ADAPTER_FILES)
 
 
-def open_engine(path: Path, engine: str = "auto", threads: int | None = None) -> Engine:
+def open_engine(path: Path, engine: str = "auto", threads: int | None = None, gpu_layers: int | None = None) -> Engine:
     """Load a model.
 
     Args:
         path: A stage's directory, or a `.gguf`, `.onnx` or `.safetensors` file.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs these files.
         threads: How many threads to compute with; None lets the engine choose.
+        gpu_layers: How many layers llama.cpp computes on a GPU; None: all that its build can. Other engines have none.
 
     Raises:
         BundleError: the files are missing, broken, or for another engine.
         EngineError: the engine is not installed or does not run on this machine.
-        UsageError: there is no engine of that name, or `threads` is below 1.
+        UsageError: there is no engine of that name, or `threads` or `gpu_layers` cannot be used.
     """
     if engine not in ("auto", *ENGINES):
         raise UsageError(f"There is no engine {engine!r}.", f"Choose one of auto, {', '.join(ENGINES)}.")
@@ -64,6 +65,11 @@ def open_engine(path: Path, engine: str = "auto", threads: int | None = None) ->
             f"{path} is for the engine {found}, not for {engine}.",
             f"Leave --engine out, or export the model with --format {format_name}.",
         )
+    if gpu_layers is not None and (found != "llama.cpp" or gpu_layers < 0):
+        raise UsageError(
+            f"gpu-layers is {gpu_layers} for the engine {found}.",
+            "Only llama.cpp uses a GPU: give it 0 or more layers.",
+        )
     if found == "native":
         from edgereason.engines.native import NativeEngine
 
@@ -71,7 +77,7 @@ def open_engine(path: Path, engine: str = "auto", threads: int | None = None) ->
     if found == "llama.cpp":
         from edgereason.engines.llama_cpp import LlamaCppEngine
 
-        return LlamaCppEngine(path, threads)
+        return LlamaCppEngine(path, threads, gpu_layers)
     from edgereason.engines.onnx import OnnxEngine
 
     return OnnxEngine(path, threads)

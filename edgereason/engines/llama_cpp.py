@@ -37,6 +37,7 @@ class LlamaCppEngine:
     Args:
         path: A `.gguf` file, or a stage's directory that holds `model.gguf`.
         threads: Threads per computation; None for one per physical core.
+        gpu_layers: Layers that are computed on a GPU, where this build of llama.cpp can; None for all.
 
     Raises:
         BundleError: the file is missing, truncated or damaged, or of an architecture that this llama.cpp lacks.
@@ -46,14 +47,14 @@ class LlamaCppEngine:
     name = "llama.cpp"
     row_cost = 0.1
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, gpu_layers: int | None = None) -> None:
         require(self.name)  # before anything of the library is loaded here: even that can end the process
         self._llama = llama_library()
         file = path / "model.gguf" if path.is_dir() else path
         check_header(file)
         self._file = file
         self._threads = threads or default_threads()
-        self._model = self._load(file)
+        self._model = self._load(file, gpu_layers)
         vocabulary = self._llama.llama_model_get_vocab(self._model)
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(vocabulary)
         self.context_length: int = self._llama.llama_model_n_ctx_train(self._model)
@@ -63,9 +64,12 @@ class LlamaCppEngine:
         self._in_use = 0
         self._closed = False
 
-    def _load(self, file: Path) -> Any:
+    def _load(self, file: Path, gpu_layers: int | None) -> Any:
+        params = self._llama.llama_model_default_params()
+        if gpu_layers is not None:
+            params.n_gpu_layers = gpu_layers
         with complaints() as errors:
-            model = self._llama.llama_model_load_from_file(os.fsencode(file), self._llama.llama_model_default_params())
+            model = self._llama.llama_model_load_from_file(os.fsencode(file), params)
         if not model:
             reason = errors[0] if errors else "no reason given"
             raise BundleError(
