@@ -15,9 +15,10 @@ from edgereason.asking import Asking, Options
 from edgereason.batching import DEFAULT_SIZE
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES, Bundle, Stage
 from edgereason.engines.base import Session
-from edgereason.errors import ContextError, OutOfTimeError, UsageError
+from edgereason.errors import OutOfTimeError, UsageError
 from edgereason.generate import Sampler, StageTimings, decode_ids, decode_text
 from edgereason.language_model import LanguageModel
+from edgereason.prepared import PreparedPrompt, prepare
 from edgereason.prompts import final_result
 from edgereason.reading_along import ReadingAlong
 from edgereason.remote import RemoteModel
@@ -30,19 +31,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from edgereason.batch import Outcome
-
-
-_LEAST_ANSWER = 64
-"""Tokens that an answer has room for before a guidance is shortened."""
-
-
-@dataclass(frozen=True)
-class PreparedPrompt:
-    """A stage's prompt as token ids, the most new tokens after it, and what had to be done to make it fit."""
-
-    ids: list[int]
-    limit: int
-    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -305,34 +293,8 @@ class Reasoner:
         self._sequences.prepare()
 
     def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
-        """A stage's prompt as token ids, and how many new tokens there is room for, at most the stage's limit.
-
-        A guidance that leaves less room than a short answer needs is shortened from its end; the question never is.
-
-        Raises:
-            ContextError: the prompt fills the model's context.
-        """
-        model, least = self.models[name], min(_LEAST_ANSWER, stage.max_new_tokens)
-        context = model.engine.context_length
-        notices: tuple[str, ...] = ()
-        ids = self._rendered(name, stage, question, guidance)
-        if guidance is not None and len(ids) + least > context:
-            tokens = model.tokenizer.encode(guidance)
-            kept = len(tokens)
-            while kept and len(ids) + least > context:
-                kept = max(0, kept - (len(ids) + least - context))
-                ids = self._rendered(name, stage, question, model.tokenizer.decode(tokens[:kept]))
-            notices = (f"The guidance was shortened from {len(tokens)} to {kept} tokens to fit the context.",)
-        if len(ids) >= context:
-            raise ContextError(
-                f"The question comes to {len(ids):,} tokens; the {name} model's context holds {context:,}.",
-                "Shorten the question, or use a model with a longer context.",
-            )
-        return PreparedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
-
-    def _rendered(self, name: str, stage: Stage, question: str, guidance: str | None) -> list[int]:
-        tokenizer = self.models[name].tokenizer
-        return tokenizer.encode(tokenizer.render(stage.prompt.messages(question, guidance)))
+        """A stage's prompt as token ids; see `prepare`."""
+        return prepare(self.models[name], stage, question, guidance)
 
     def _write_remotely(
         self, remote: RemoteModel, stage: Stage, timings: StageTimings, question: str, guidance: str | None

@@ -1,0 +1,51 @@
+"""A stage's prompt as token ids that fit the model's context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgereason.bundle import Stage
+from edgereason.errors import ContextError
+from edgereason.language_model import LanguageModel
+
+_LEAST_ANSWER = 64
+"""Tokens that an answer has room for before a guidance is shortened."""
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A stage's prompt as token ids, the most new tokens after it, and what had to be done to make it fit."""
+
+    ids: list[int]
+    limit: int
+    notices: tuple[str, ...] = ()
+
+
+def prepare(model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
+    """Render a stage's prompt; there is room for so many new tokens as the stage may write, or as the context holds.
+
+    A guidance that leaves less room than a short answer needs is shortened from its end; the question never is.
+
+    Raises:
+        ContextError: the prompt fills the model's context.
+    """
+    least, context = min(_LEAST_ANSWER, stage.max_new_tokens), model.engine.context_length
+    notices: tuple[str, ...] = ()
+    ids = _rendered(model, stage, question, guidance)
+    if guidance is not None and len(ids) + least > context:
+        tokens = model.tokenizer.encode(guidance)
+        kept = len(tokens)
+        while kept and len(ids) + least > context:
+            kept = max(0, kept - (len(ids) + least - context))
+            ids = _rendered(model, stage, question, model.tokenizer.decode(tokens[:kept]))
+        notices = (f"The guidance was shortened from {len(tokens)} to {kept} tokens to fit the context.",)
+    if len(ids) >= context:
+        raise ContextError(
+            f"The question comes to {len(ids):,} tokens; the model's context holds {context:,}.",
+            "Shorten the question, or use a model with a longer context.",
+        )
+    return PreparedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
+
+
+def _rendered(model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> list[int]:
+    return model.tokenizer.encode(model.tokenizer.render(stage.prompt.messages(question, guidance)))
