@@ -108,8 +108,8 @@ class Pair:
         if rebuild or not (out / "bundle.json").is_file():
             report.say(f"{self.name}: exporting {run.bundle}")
             base, guidance, answer = (self.sources / part for part in ("base", "guidance", "answer"))
-            # Random weights are not worth a proof.
-            options = {"format": run.format, "layout": run.layout, "verify": False}
+            # Random weights are worth neither a proof nor an importance matrix.
+            options = {"format": run.format, "layout": run.layout, "verify": False, "imatrix": False}
             export(base, guidance, answer, out, replace=True, **options)
         return out
 
