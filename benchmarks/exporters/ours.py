@@ -1,0 +1,38 @@
+"""edgereason's writers, from a checkpoint without an adapter: the same work as the peers'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edgereason.export.gguf import write_gguf
+from edgereason.export.inputs import open_base
+from edgereason.export.merge import materialize, merge
+from edgereason.export.native import Rounding, write_native
+from edgereason.export.onnx import write_onnx
+
+
+def native(checkpoint: Path, out: Path) -> None:
+    """int4, groups of 32, rounded to nearest."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    write_native(out, config, merge(open_base(checkpoint)), Rounding(4))
+
+
+def q4_0(checkpoint: Path, out: Path) -> None:
+    """GGUF, Q4_0, without an importance matrix: llama-quantize has none of its own either."""
+    write_gguf(merge(open_base(checkpoint)), out / "model.gguf", "Q4_0")
+
+
+def q4_k_m(checkpoint: Path, out: Path) -> None:
+    """GGUF, Q4_K_M."""
+    write_gguf(merge(open_base(checkpoint)), out / "model.gguf", "Q4_K_M")
+
+
+def onnx(checkpoint: Path, out: Path) -> None:
+    """int4, blocks of 32; the merged model is written for the builder, and removed."""
+    merged = out / "merged"
+    materialize(merge(open_base(checkpoint)), merged)
+    write_onnx(merged, out, 4)
+    for file in merged.iterdir():
+        file.unlink()
+    merged.rmdir()
