@@ -86,10 +86,11 @@ build/peers/llama-avx2/.installed: constraints.txt
 
 # Against programs that are not part of the environment: llama.cpp's converter comes with the source of llama-cpp-python.
 conformance: .venv/.installed build/conformance/.downloaded build/conformance/bitsandbytes \
-		build/conformance-gptqmodel/.installed
+		build/conformance-gptqmodel/.installed build/conformance-optimum/.installed
 	EDGEREASON_CONVERTER="$$(find $(CURDIR)/build/conformance -name convert_hf_to_gguf.py)" \
 		EDGEREASON_BITSANDBYTES="$(CURDIR)/build/conformance/bitsandbytes" \
 		EDGEREASON_GPTQMODEL="$(CURDIR)/build/conformance-gptqmodel/$(notdir $(BIN))/python" \
+		EDGEREASON_OPTIMUM="$(CURDIR)/build/conformance-optimum/$(notdir $(BIN))/python" \
 		$(BIN)/python -m pytest -m conformance -rs
 
 build/conformance/.downloaded: constraints.txt
@@ -108,6 +109,11 @@ build/conformance-gptqmodel/.installed: tests/export/gptqmodel_needs.txt tests/e
 	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
 		--requirement $(word 2,$^)
+	touch $@
+
+build/conformance-optimum/.installed: tests/export/optimum.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@
 
 # The ARM kernels under an emulator: with i8mm, with dot products only, and with neither.
