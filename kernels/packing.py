@@ -17,8 +17,11 @@ N is padded to a multiple of 16 and K to a multiple of the group size G with wei
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -35,7 +38,8 @@ _T = TypeVar("_T", bound=np.generic)
 
 # Shrinking the range clips the largest weights of a group and rounds all others less; these fractions of it are tried.
 _RANGES = {4: np.linspace(0.76, 1.06, 11, dtype=np.float32), 8: np.ones(1, np.float32)}
-_CHUNK_WEIGHTS = 1 << 20
+_CHUNK_WEIGHTS = 1 << 18
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,12 @@ def quantize(weight: Float32, bits: int, group_size: int | None = 32, symmetric:
     size = _padded(columns, BLOCK) if group_size is None else group_size
     if size < BLOCK or size % BLOCK:
         raise ValueError(f"group_size has to be a multiple of {BLOCK}, not {group_size}")
-    padded = np.pad(weight, ((0, 0), (0, _padded(columns, size) - columns)))
+    padded = _pad(weight, 0, _padded(columns, size) - columns)
     search = _search_symmetric if symmetric else _search_asymmetric
     step = max(1, _CHUNK_WEIGHTS // padded.shape[1])
-    chunks = [search(padded[i : i + step].reshape(-1, size), bits) for i in range(0, len(padded), step)]
+    with ThreadPoolExecutor(_THREADS) as threads:  # numpy lets others run while it computes
+        parts = [padded[i : i + step].reshape(-1, size) for i in range(0, len(padded), step)]
+        chunks = list(threads.map(partial(search, bits=bits), parts))
     q, scales, zeros = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     groups = (len(weight), -1)
     return pack(q.reshape(groups), scales.reshape(groups), None if symmetric else zeros.reshape(groups), bits, columns)
@@ -144,14 +150,16 @@ def pack(q: UInt8, scales: Float16, zeros: UInt8 | None, bits: int, columns: int
     if bits not in (4, 8) or q.max(initial=0) >> bits:
         raise ValueError(f"q has values beyond {bits} bits")
     # A padded row has scale zero, whatever its values.
-    fill = ((0, _padded(rows, PANEL) - rows), (0, 0))
-    lines = np.pad(q.astype(np.uint8), fill).reshape(-1, PANEL, padded // BLOCK, 8, 4).transpose(0, 2, 3, 1, 4)
+    fill = _padded(rows, PANEL) - rows
+    lines = (
+        _pad(q.astype(np.uint8, copy=False), fill, 0).reshape(-1, PANEL, padded // BLOCK, 8, 4).transpose(0, 2, 3, 1, 4)
+    )
     # lines: [panel, block, line of 4 inputs, row, input]
     qweight = lines if bits == 8 else lines[:, :, 0::2] | lines[:, :, 1::2] << 4
     return PackedWeight(
         np.ascontiguousarray(qweight).reshape(len(lines), padded // BLOCK, 64 * bits),
-        _to_panels(np.pad(scales.astype(np.float16), fill)),
-        None if zeros is None else _to_panels(np.pad(zeros.astype(np.uint8), fill)),
+        _to_panels(_pad(scales.astype(np.float16, copy=False), fill, 0)),
+        None if zeros is None else _to_panels(_pad(zeros.astype(np.uint8, copy=False), fill, 0)),
         rows,
         padded if columns is None else columns,
         bits,
@@ -209,6 +217,11 @@ def _kind(weight: PackedWeight) -> tuple[int, int, int, bool]:
 
 def _padded(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
+
+
+def _pad(values: npt.NDArray[_T], rows: int, columns: int) -> npt.NDArray[_T]:
+    """More rows and columns of zeros; the array itself where there are none to add."""
+    return np.pad(values, ((0, rows), (0, columns))) if rows or columns else values
 
 
 def _middle(bits: int) -> int:
