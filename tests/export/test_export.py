@@ -46,9 +46,15 @@ def refused(trio: Trio, tmp_path: Path, **options: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("format", ["native", "gguf", "onnx"])
-def test_the_same_inputs_give_the_same_bytes(trio: Trio, tmp_path: Path, format: str) -> None:
-    first, second = (run(trio, tmp_path / name, format=format) for name in ("first", "second"))
+@pytest.mark.parametrize(
+    ("format", "method"),
+    [("native", "rtn"), ("gguf", "rtn"), ("onnx", "rtn"), ("native", "gptq"), ("onnx", "gptq"), ("gptq", "gptq")],
+)
+def test_the_same_inputs_give_the_same_bytes(trio: Trio, tmp_path: Path, format: str, method: str) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Tom has 12 apples and buys 30 more. " * 20)
+    options = {"format": format, "method": method, "calibration": text}
+    first, second = (run(trio, tmp_path / name, **options) for name in ("first", "second"))
     assert first.files == second.files
     assert (tmp_path / "first/bundle.json").read_bytes() == (tmp_path / "second/bundle.json").read_bytes()
 
