@@ -162,7 +162,7 @@ def _finish(path: Path, config: dict[str, Any], quantized: Mapping[str, PackedWe
     import onnx
 
     model = onnx.load(path, load_external_data=False)
-    # The builder adds a sum over the paths that it was given: the same model would not give the same bytes.
+    # The builder adds the commit of the git repository that it is installed in, if any: that may be one of the user's.
     model.producer_version = model.producer_version.partition("+")[0]
     _repair_shared_embedding(model.graph)
     carry(model.graph, path.parent, quantized)
