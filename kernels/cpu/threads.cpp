@@ -35,8 +35,8 @@ void pause() {
 
 // A thread whose core another process wants, too, is interrupted whenever the system likes, which is mostly within a
 // chunk, and then all others wait until it runs again: milliseconds, for a job of microseconds. One that gives its core
-// away between two chunks, earlier than the system would take it, keeps nobody waiting: the others take its chunks. Where
-// nobody else wants the core, giving it away costs a fraction of a microsecond.
+// away between two chunks, earlier than the system would take it, keeps nobody waiting: the others take its chunks.
+// Where nobody else wants the core, giving it away costs a fraction of a microsecond.
 class Courtesy {
  public:
   void between_chunks() {
