@@ -294,7 +294,7 @@ class Reasoner:
 
     def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
         """A stage's prompt as token ids; see `prepare`."""
-        return prepare(self.models[name], stage, question, guidance)
+        return prepare(name, self.models[name], stage, question, guidance)
 
     def _write_remotely(
         self, remote: RemoteModel, stage: Stage, timings: StageTimings, question: str, guidance: str | None

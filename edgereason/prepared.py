@@ -21,7 +21,7 @@ class PreparedPrompt:
     notices: tuple[str, ...] = ()
 
 
-def prepare(model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
+def prepare(name: str, model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
     """Render a stage's prompt; there is room for so many new tokens as the stage may write, or as the context holds.
 
     A guidance that leaves less room than a short answer needs is shortened from its end; the question never is.
@@ -41,7 +41,7 @@ def prepare(model: LanguageModel, stage: Stage, question: str, guidance: str | N
         notices = (f"The guidance was shortened from {len(tokens)} to {kept} tokens to fit the context.",)
     if len(ids) >= context:
         raise ContextError(
-            f"The question comes to {len(ids):,} tokens; the model's context holds {context:,}.",
+            f"The question comes to {len(ids):,} tokens; the {name} model's context holds {context:,}.",
             "Shorten the question, or use a model with a longer context.",
         )
     return PreparedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
