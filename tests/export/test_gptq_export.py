@@ -179,7 +179,7 @@ def test_an_interrupted_export_goes_on_at_the_last_finished_layer(
     [
         ({"method": "awq"}, "no method"),
         ({"method": "gptq", "bits": 16}, "method gptq is for"),
-        ({"method": "gptq", "format": "onnx"}, "method gptq is for"),
+        ({"method": "gptq", "format": "gguf"}, "method gptq is for"),
         ({"format": "gptq", "method": "rtn", "bits": 16}, "4 or 8 bits"),
         ({"group_size": 48}, "group-size is 48"),
         ({"damping": -1.0}, "damping is"),
