@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgereason.bundle import MANIFEST, Bundle, Stage
 from edgereason.engines import open_engine
 from edgereason.errors import UsageError
 from edgereason.language_model import LanguageModel
 from edgereason.prompts import ANSWER
-from edgereason.remote import RemoteModel
+
+if TYPE_CHECKING:
+    from edgereason.remote import RemoteModel
 
 _MOST_TOKENS = 512
 """Of an answer whose model comes without a limit of its own."""
@@ -33,6 +36,8 @@ def open_answer_model(
         BundleError, EngineError: it cannot be opened.
     """
     if str(source).startswith(("http://", "https://")):
+        from edgereason.remote import RemoteModel  # and with it the network's modules, which nothing else needs
+
         return RemoteModel(str(source)), Stage(ANSWER, frozenset(), _MOST_TOKENS)
     path = Path(source)
     if (path / MANIFEST).is_file():

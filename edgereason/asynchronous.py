@@ -6,9 +6,9 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from edgereason.results import Event
+from edgereason.results import Event, Result
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,7 +51,7 @@ async def events(stream: Iterator[Event]) -> AsyncGenerator[Event, None]:
         await asyncio.shield(asyncio.to_thread(thread.join))
 
 
-async def last_result(stream: AsyncGenerator[Event, None]) -> Any:
+async def last_result(stream: AsyncGenerator[Event, None]) -> Result:
     """The result that ends a stream."""
     async for event in stream:
         if event.result is not None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from edgereason import asynchronous
 from edgereason.answer_models import open_answer_model, open_stage
 from edgereason.asking import Asking, Options
 from edgereason.batching import DEFAULT_SIZE
@@ -21,7 +20,6 @@ from edgereason.language_model import LanguageModel
 from edgereason.prepared import PreparedPrompt, prepare
 from edgereason.prompts import final_result
 from edgereason.reading_along import ReadingAlong
-from edgereason.remote import RemoteModel
 from edgereason.results import Event, Result, Timings
 from edgereason.sequences import Sequences
 from edgereason.speculation import PromptLookup
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from edgereason.batch import Outcome
+    from edgereason.remote import RemoteModel
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,10 @@ class Reasoner:
     def _take_answer_model(self, model: LanguageModel | RemoteModel, stage: Stage) -> None:
         # Another model's stages have nothing in common with the guidance's.
         self.bundle = replace(self.bundle, layout="merged", stages={**self.bundle.stages, "answer": stage})
-        if isinstance(model, RemoteModel):
-            self.remote = model
-        else:
+        if isinstance(model, LanguageModel):
             self.models["answer"] = model
+        else:
+            self.remote = model
 
     def ask(
         self, question: str, *, on_event: Callable[[Event], object] | None = None, **options: Unpack[Options]
@@ -147,12 +146,15 @@ class Reasoner:
 
     async def aask(self, question: str, **options: Unpack[Options]) -> Result:
         """`ask` for asyncio; cancelling the task stops the work."""
-        result: Result = await asynchronous.last_result(self.astream(question, **options))
-        return result
+        from edgereason.asynchronous import last_result  # asyncio would cost every program's start
+
+        return await last_result(self.astream(question, **options))
 
     def astream(self, question: str, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
         """`stream` for asyncio; closing the generator or cancelling the task stops the work."""
-        return asynchronous.events(self.stream(question, **options))
+        from edgereason.asynchronous import events
+
+        return events(self.stream(question, **options))
 
     def batch(
         self, questions: Iterable[str], *, size: int = DEFAULT_SIZE, **options: Unpack[Options]
