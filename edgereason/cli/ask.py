@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from edgereason.cli.options import Engine, GpuLayers, Seed, Temperature, Threads, layers_on_gpu
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,7 +30,7 @@ def ask(
         Optional[Path],  # noqa: UP045
         typer.Option(help="The bundle to ask; the example model of the package when left out."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, native, llama.cpp or onnx.")] = "auto",
+    engine: Engine = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final result only.")] = False,
     no_guidance: Annotated[bool, typer.Option("--no-guidance", help="Answer without a guidance.")] = False,
@@ -49,13 +51,11 @@ def ask(
         typer.Option(help="Most tokens per stage: 100 for both, guidance=100 for one; may be repeated."),
     ] = None,
     timeout: Annotated[Optional[float], typer.Option(help="Give up after so many seconds.")] = None,  # noqa: UP045
-    temperature: Annotated[Optional[float], typer.Option(help="0 for greedy decoding.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
+    temperature: Temperature = None,
+    seed: Seed = None,
     samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
-    threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
-    gpu_layers: Annotated[
-        str, typer.Option(help="Layers that llama.cpp computes on a GPU: a number, or auto for all that its build can.")
-    ] = "auto",
+    threads: Threads = None,
+    gpu_layers: GpuLayers = "auto",
     off: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A technique to do without, such as reading-along; may be repeated; all: every one."),
@@ -113,19 +113,6 @@ def token_limits(values: list[str] | None) -> int | dict[str, int] | None:
     if both is None or not limits:
         return limits or both
     return {"guidance": both, "answer": both, **limits}
-
-
-def layers_on_gpu(value: str) -> int | None:
-    """`--gpu-layers`: a number, or None for `auto`.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    from edgereason.errors import UsageError
-
-    if value != "auto" and not value.isdecimal():
-        raise UsageError(f"gpu-layers is {value}.", "Give a number of layers, or auto.")
-    return None if value == "auto" else int(value)
 
 
 def _read_guidance(source: str, question: str | None) -> str:

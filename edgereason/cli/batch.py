@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from edgereason.cli.options import Engine, Seed, Temperature, Threads
+
 if TYPE_CHECKING:
     from edgereason.batch_file import Progress
 
@@ -21,14 +23,14 @@ def batch(
         Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
         typer.Option(help="The bundle to ask; the example model of the package when left out."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, native, llama.cpp or onnx.")] = "auto",
+    engine: Engine = "auto",
     size: Annotated[int, typer.Option(help="Most texts in one pass over the weights.")] = 16,
     samples: Annotated[int, typer.Option(help="Answers per question, of which the majority wins.")] = 1,
     guidance: Annotated[bool, typer.Option("--guidance/--no-guidance", help="Write a guidance first.")] = True,
     max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
-    temperature: Annotated[Optional[float], typer.Option(help="0 for greedy decoding.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
-    threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
+    temperature: Temperature = None,
+    seed: Seed = None,
+    threads: Threads = None,
 ) -> None:
     """Answer a file of questions, many at once; the same command goes on where it was interrupted."""
     from rich.console import Console

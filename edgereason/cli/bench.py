@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from edgereason.cli.options import GpuLayers, Threads, layers_on_gpu
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -26,10 +28,8 @@ def bench(
     ] = None,
     questions: Annotated[int, typer.Option(help="How many questions to ask.")] = 8,
     rounds: Annotated[int, typer.Option(help="How often each bundle is measured.")] = 3,
-    threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
-    gpu_layers: Annotated[
-        str, typer.Option(help="Layers that llama.cpp computes on a GPU: a number, or auto for all that its build can.")
-    ] = "auto",
+    threads: Threads = None,
+    gpu_layers: GpuLayers = "auto",
     json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the figures here.")] = None,  # noqa: UP045
     plot: Annotated[
         Optional[Path],  # noqa: UP045
@@ -42,7 +42,6 @@ def bench(
     from rich.console import Console
 
     from edgereason import speed
-    from edgereason.cli.ask import layers_on_gpu
     from edgereason.cli.progress import rounds_progress
 
     console = Console(highlight=False)

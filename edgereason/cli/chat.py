@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from edgereason.cli.options import Engine, Seed, Temperature, Threads
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,12 +32,12 @@ def chat(
         Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
         typer.Argument(help="The bundle to talk to; the example model of the package when left out."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, native, llama.cpp or onnx.")] = "auto",
+    engine: Engine = "auto",
     guidance: Annotated[bool, typer.Option("--guidance/--no-guidance", help="Write a guidance first.")] = True,
     max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
-    temperature: Annotated[Optional[float], typer.Option(help="0 for greedy decoding.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")] = None,  # noqa: UP045
-    threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
+    temperature: Temperature = None,
+    seed: Seed = None,
+    threads: Threads = None,
 ) -> None:
     """Ask one question after the other; /help tells what else there is."""
     from rich.console import Console

@@ -8,13 +8,15 @@ from typing import Annotated, Optional
 
 import typer
 
+from edgereason.cli.options import Threads
+
 
 def evaluate(
     bundles: Annotated[list[Path], typer.Argument(help="The bundles to measure.")],
     data: Annotated[Path, typer.Option(help="JSON lines with `question` and `result` (or a GSM8K `answer`).")],
     limit: Annotated[Optional[int], typer.Option(help="Take the first N problems only.")] = None,  # noqa: UP045
     guidance: Annotated[bool, typer.Option("--guidance/--no-guidance", help="Write a guidance first.")] = True,
-    threads: Annotated[Optional[int], typer.Option(help="Threads to compute with.")] = None,  # noqa: UP045
+    threads: Threads = None,
     json_path: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", help="Write accuracies and transcripts here: one object per bundle."),

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from edgereason.cli.options import Prompts, Thresholds
+
 
 def export(
     base: Annotated[str, typer.Option(help="The base model: a Hugging Face directory or a hub id.")],
@@ -87,14 +89,8 @@ def export(
         bool,
         typer.Option("--verify/--no-verify", help="Measure the bundle against base and unmerged adapters at the end."),
     ] = True,
-    prompts: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Questions to verify with: one per line, or .jsonl with `question` and perhaps `guidance`."),
-    ] = None,
-    threshold: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="What a rung may lose: RUNG.MEASURE=VALUE, such as quantized.kl=0.05. Can be repeated."),
-    ] = None,
+    prompts: Prompts = None,
+    threshold: Thresholds = None,
     allow_loss: Annotated[
         bool, typer.Option("--allow-loss", help="Keep a bundle that loses more; its manifest says so.")
     ] = False,

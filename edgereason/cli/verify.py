@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from edgereason.cli.options import Prompts, Thresholds
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,14 +30,8 @@ def verify(
         Optional[str],  # noqa: UP045
         typer.Option(help="The answer model's base where it is another one."),
     ] = None,
-    prompts: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Questions to verify with: one per line, or .jsonl with `question` and perhaps `guidance`."),
-    ] = None,
-    threshold: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="What a rung may lose: RUNG.MEASURE=VALUE, such as quantized.kl=0.05. Can be repeated."),
-    ] = None,
+    prompts: Prompts = None,
+    threshold: Thresholds = None,
     json_path: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", help="Write the report here."),
