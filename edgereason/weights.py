@@ -112,6 +112,11 @@ class Weights:
         }
         return weights
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the files."""
+        return sum(tensor.array.nbytes for tensor in self._tensors.values())
+
     def names(self) -> Iterator[str]:
         """The names of the tensors in the files."""
         return iter(self._tensors)

@@ -17,11 +17,8 @@ N is padded to a multiple of 16 and K to a multiple of the group size G with wei
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -35,11 +32,6 @@ Int32 = npt.NDArray[np.int32]
 Float16 = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 _T = TypeVar("_T", bound=np.generic)
-
-# Shrinking the range clips the largest weights of a group and rounds all others less; these fractions of it are tried.
-_RANGES = {4: np.linspace(0.76, 1.06, 11, dtype=np.float32), 8: np.ones(1, np.float32)}
-_CHUNK_WEIGHTS = 1 << 18
-_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -90,42 +82,6 @@ class BFloat16:
 
     def to_float32(self) -> Float32:
         return (self.bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def quantize(weight: Float32, bits: int, group_size: int | None = 32, symmetric: bool = True) -> PackedWeight:
-    """Round a weight to the nearest of `2**bits` levels per group.
-
-    The levels of 4 bits come from a search over ranges for the least squared error; those of 8 bits span the range.
-
-    Args:
-        weight: float32 `[N, K]`, finite.
-        bits: 4 or 8.
-        group_size: Inputs per scale, a multiple of 32; None for one scale per output row.
-        symmetric: Zero point in the middle; otherwise each group has its own.
-
-    Raises:
-        ValueError: an argument out of its range.
-    """
-    weight = np.asarray(weight, np.float32)
-    if weight.ndim != 2 or 0 in weight.shape:
-        raise ValueError(f"weight has to be [N, K], not {list(weight.shape)}")
-    if bits not in (4, 8):
-        raise ValueError(f"bits has to be 4 or 8, not {bits}")
-    if not np.isfinite(weight).all():
-        raise ValueError("weight has values that are not finite")
-    columns = weight.shape[1]
-    size = _padded(columns, BLOCK) if group_size is None else group_size
-    if size < BLOCK or size % BLOCK:
-        raise ValueError(f"group_size has to be a multiple of {BLOCK}, not {group_size}")
-    padded = _pad(weight, 0, _padded(columns, size) - columns)
-    search = _search_symmetric if symmetric else _search_asymmetric
-    step = max(1, _CHUNK_WEIGHTS // padded.shape[1])
-    with ThreadPoolExecutor(_THREADS) as threads:  # numpy lets others run while it computes
-        parts = [padded[i : i + step].reshape(-1, size) for i in range(0, len(padded), step)]
-        chunks = list(threads.map(partial(search, bits=bits), parts))
-    q, scales, zeros = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-    groups = (len(weight), -1)
-    return pack(q.reshape(groups), scales.reshape(groups), None if symmetric else zeros.reshape(groups), bits, columns)
 
 
 def pack(q: UInt8, scales: Float16, zeros: UInt8 | None, bits: int, columns: int | None = None) -> PackedWeight:
@@ -238,52 +194,3 @@ def _to_panels(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
 
 def _from_panels(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
     return np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(-1, values.shape[1])
-
-
-def _search_symmetric(groups: Float32, bits: int) -> tuple[UInt8, Float16, UInt8]:
-    """Levels -2^(b-1) .. 2^(b-1) - 1 times a scale, whose sign puts the largest weight on the longer side."""
-    half = _middle(bits)
-    extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=1)[:, None], axis=1)
-    best_error = np.full((len(groups), 1), np.inf, np.float32)
-    best_scale = np.zeros((len(groups), 1), np.float32)
-    for fraction in _RANGES[bits]:
-        scale = extreme * (-fraction / half)
-        levels = np.clip(np.rint(groups * _inverse(scale)), -half, half - 1)
-        # The best scale for these levels is a projection.
-        squares = (levels * levels).sum(axis=1, keepdims=True)
-        scale = (groups * levels).sum(axis=1, keepdims=True) * _inverse(squares)
-        error = ((groups - scale * levels) ** 2).sum(axis=1, keepdims=True)
-        better = error < best_error
-        best_scale, best_error = np.where(better, scale, best_scale), np.where(better, error, best_error)
-    scale16 = best_scale.astype(np.float16)
-    levels = np.clip(np.rint(groups * _inverse(scale16.astype(np.float32))), -half, half - 1)
-    return (levels + half).astype(np.uint8), scale16, np.full(scale16.shape, half, np.uint8)
-
-
-def _search_asymmetric(groups: Float32, bits: int) -> tuple[UInt8, Float16, UInt8]:
-    """Levels 0 .. 2^b - 1 between a group's least and greatest weight, zero among them."""
-    top = (1 << bits) - 1
-    low = np.minimum(groups.min(axis=1, keepdims=True), 0)
-    high = np.maximum(groups.max(axis=1, keepdims=True), 0)
-    best_error = np.full((len(groups), 1), np.inf, np.float32)
-    best_q = np.zeros(groups.shape, np.uint8)
-    best_scale, best_zero = np.zeros(low.shape, np.float16), np.zeros(low.shape, np.uint8)
-    for fraction in _RANGES[bits]:
-        scale16 = ((high - low) * (fraction / top)).astype(np.float16)
-        scale = scale16.astype(np.float32)
-        zero = np.clip(np.rint(-low * fraction * _inverse(scale)), 0, top)
-        q = np.clip(np.rint(groups * _inverse(scale)) + zero, 0, top)
-        error = ((groups - scale * (q - zero)) ** 2).sum(axis=1, keepdims=True)
-        better = error < best_error
-        best_q = np.where(better, q.astype(np.uint8), best_q)
-        best_scale, best_zero = (
-            np.where(better, scale16, best_scale),
-            np.where(better, zero.astype(np.uint8), best_zero),
-        )
-        best_error = np.where(better, error, best_error)
-    return best_q, best_scale, best_zero
-
-
-def _inverse(values: Float32) -> Float32:
-    """1 / values, and 0 where they are 0."""
-    return np.divide(1, values, out=np.zeros_like(values), where=values != 0)

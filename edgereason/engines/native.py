@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,11 +22,15 @@ from edgereason.engines.cpu import default_threads
 from edgereason.engines.native_adapters import attach_adapter, detach_adapter
 from edgereason.engines.native_session import NativeSession
 from edgereason.errors import BundleError, ContextError, EngineError, UsageError
+from edgereason.models import attention
 from edgereason.models.rope import Rope
 from edgereason.weights import Weights
 
 _CHUNK = 256
 """Tokens that are computed at once. More would not be faster, and take more memory."""
+
+_CACHED = 16 << 20
+"""Bytes of weights that stay in a processor's caches from one pass to the next."""
 
 CACHE_TYPES = ("f32", "f16", "int8")
 
@@ -61,7 +66,6 @@ class NativeEngine:
     """
 
     name = "native"
-    row_cost = 0.1
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._ops: ModuleType = cpu
@@ -71,8 +75,11 @@ class NativeEngine:
             raise EngineError(f"EDGEREASON_ISA: {error}.", "Unset it, and the best one is taken.") from error
         weights = Weights(path)
         self._directory = weights.directory
+        # One more row costs little beside reading the weights, but more where the processor's caches hold them.
+        self.row_cost = 0.1 if weights.nbytes > _CACHED else 0.22
         self._family = models.family(weights.config)
         self._model: Any = self._family.load(cpu, weights)
+        self._layers: Any = cpu.Recorder(partial(self._family.layers, cpu, self._model))
         cpu.set_threads(threads or default_threads())
         # A model in full precision is the reference, so its cache and its adapters are too.
         self._exact = not weights.quantized
@@ -224,7 +231,7 @@ class NativeEngine:
 
     def close(self) -> None:
         """Let go of the weights. Closing twice is allowed."""
-        self._model = None
+        self._model, self._layers = None, None
         self._adapters = {}
 
     def _compute(self, work: list[Step], pieces: list[_Piece]) -> list[Logits]:
@@ -239,9 +246,11 @@ class NativeEngine:
                 ]
             )
             ids = pieces[0].ids if len(pieces) == 1 else np.concatenate([piece.ids for piece in pieces])
-            logits: Logits = self._family.forward(self._ops, model, ids, rows)
+            x = self._layers(ids, rows, attention.angles(model.config, rows))
+            wanted = x if len(rows.outputs) == len(x) else x[rows.outputs]
+            logits: Logits = self._family.head(self._ops, model, wanted)
             rows.commit()
-        ends = np.cumsum([piece.outputs for piece in pieces]).tolist()
+        ends = accumulate(piece.outputs for piece in pieces)
         return [logits[end - piece.outputs : end] for piece, end in zip(pieces, ends, strict=True)]
 
     def _check_steps(self, work: list[Step]) -> None:
@@ -351,6 +360,10 @@ def _passes(work: list[Step], tokens: list[npt.NDArray[np.int64]], based: list[i
 
     Ids that the base alone computes, the first `based` of a step, come in earlier passes than those that follow them.
     """
+    if not any(based) and 0 < sum(map(len, tokens)) <= _CHUNK:  # nothing has to be cut
+        parts = [_part(index, work[index], ids, 0, False) for index, ids in enumerate(tokens)]
+        yield sorted(parts, key=lambda part: _index(part.adapter))
+        return
     split = [range(len(work)), [index for index, count in enumerate(based) if 0 < count < len(tokens[index])]]
     for indices, rest in zip(split, (False, True), strict=True):
         parts = [_part(index, work[index], tokens[index], based[index], rest) for index in indices]

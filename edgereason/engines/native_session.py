@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress, count
+from operator import ne
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +98,11 @@ class NativeSession:
         same = _common(self._ids, ids)
         return same if adapters is None else min(same, _common(self._adapters, adapters))
 
+    def begins(self, whole: NativeSession) -> bool:
+        """Whether `whole` begins with all tokens of this sequence, computed by the same adapters."""
+        length = self.length
+        return whole._ids[:length] == self._ids and whole._adapters[:length] == self._adapters
+
     def fork(self, capacity: int | None = None, length: int | None = None) -> NativeSession:
         """A session with the same tokens that can go on differently. They share memory up to where they part.
 
@@ -144,7 +151,6 @@ class NativeSession:
 
 
 def _common(one: Sequence[object], other: Sequence[object]) -> int:
-    for position, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return position
-    return min(len(one), len(other))
+    """How many of the first elements are the same."""
+    end = min(len(one), len(other))
+    return end if one[:end] == other[:end] else next(compress(count(), map(ne, one, other)))

@@ -74,4 +74,4 @@ def attend(ops: ModuleType, c: Config, self_attn: Attention, h: Float32, rows: A
 
 def angles(c: Config, rows: Any) -> Angles:
     """The angles of a pass, for `attend`."""
-    return [rope.angles(rows.positions, rows.limits) for rope in c.ropes]
+    return [rope.angles(rows.positions, rows.limits if rope.depends_on_length else None) for rope in c.ropes]

@@ -119,14 +119,18 @@ def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angle
     return y
 
 
-def forward(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any) -> Float32:
-    """See `edgereason.models.llama.forward`."""
-    c = model.config
-    angles = attention.angles(c, rows)
-    x = ops.embedding(ids, model.embed_tokens) * c.embedding_multiplier
+def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, angles: Angles) -> Float32:
+    """See `edgereason.models.llama.layers`."""
+    x: Float32 = ops.embedding(ids, model.embed_tokens) * model.config.embedding_multiplier
     for layer in model.layers:
-        x = block(ops, c, layer, x, rows, angles)
-    logits: Float32 = ops.linear(ops.rms_norm(x[rows.outputs], model.norm, c.rms_norm_eps), model.lm_head)
+        x = block(ops, model.config, layer, x, rows, angles)
+    return x
+
+
+def head(ops: ModuleType, model: Model, x: Float32) -> Float32:
+    """See `edgereason.models.llama.head`."""
+    c = model.config
+    logits: Float32 = ops.linear(ops.rms_norm(x, model.norm, c.rms_norm_eps), model.lm_head)
     if c.final_logit_softcapping is not None:
         ops.softcap(logits, c.final_logit_softcapping)
     return logits

@@ -11,11 +11,11 @@ from typing import Any
 
 from edgereason.errors import BundleError
 from edgereason.models.config import integer, layer_count, layer_types, windows
-from edgereason.models.gemma2 import Model, build, config, forward
+from edgereason.models.gemma2 import Model, build, config, head, layers
 from edgereason.models.rope import Rope
 from edgereason.weights import Weights
 
-__all__ = ["forward", "load"]
+__all__ = ["head", "layers", "load"]
 
 # What configurations leave out where it is as the first models had it.
 _DEFAULTS = {
@@ -42,8 +42,8 @@ def load(ops: ModuleType, weights: Weights) -> Model:
         for prefix in _PREFIXES:
             weights = weights.renamed(prefix, "model.")
     values = {**_DEFAULTS, **values}
-    layers, pattern = layer_count(values), integer(values, "sliding_window_pattern", 6)
-    sliding = layer_types(values, [(index + 1) % pattern != 0 for index in range(layers)])
+    count, pattern = layer_count(values), integer(values, "sliding_window_pattern", 6)
+    sliding = layer_types(values, [(index + 1) % pattern != 0 for index in range(count)])
     c = config(
         values,
         qk_norm=True,

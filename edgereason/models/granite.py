@@ -44,12 +44,15 @@ def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angle
     return y
 
 
-def forward(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any) -> Float32:
-    """See `edgereason.models.llama.forward`."""
-    c = model.config
-    angles = attention.angles(c, rows)
-    x = ops.embedding(ids, model.embed_tokens) * c.embedding_multiplier
+def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, angles: Angles) -> Float32:
+    """See `edgereason.models.llama.layers`."""
+    x: Float32 = ops.embedding(ids, model.embed_tokens) * model.config.embedding_multiplier
     for layer in model.layers:
-        x = block(ops, c, layer, x, rows, angles)
-    x = ops.rms_norm(x[rows.outputs], model.norm, c.rms_norm_eps)
-    return ops.linear(x, model.lm_head) / c.logits_scaling  # type: ignore[no-any-return]
+        x = block(ops, model.config, layer, x, rows, angles)
+    return x
+
+
+def head(ops: ModuleType, model: Model, x: Float32) -> Float32:
+    """See `edgereason.models.llama.head`."""
+    x = ops.rms_norm(x, model.norm, model.config.rms_norm_eps)
+    return ops.linear(x, model.lm_head) / model.config.logits_scaling  # type: ignore[no-any-return]

@@ -88,16 +88,19 @@ def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angle
     return y
 
 
-def forward(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any) -> Float32:
+def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, angles: Angles) -> Float32:
     """Compute the tokens `ids [T]`, each at its row's place; keys and values go to the rows' caches.
 
     Returns:
-        float32 logits `[len(rows.outputs), vocab]` of what follows the rows whose logits are wanted.
+        What the last layer makes of each row: float32 `[T, hidden]`, for `head`.
     """
-    c = model.config
-    angles = attention.angles(c, rows)
-    x = ops.embedding(ids, model.embed_tokens)
+    x: Float32 = ops.embedding(ids, model.embed_tokens)
     for layer in model.layers:
-        x = block(ops, c, layer, x, rows, angles)
-    x = ops.rms_norm(x[rows.outputs], model.norm, c.rms_norm_eps)
+        x = block(ops, model.config, layer, x, rows, angles)
+    return x
+
+
+def head(ops: ModuleType, model: Model, x: Float32) -> Float32:
+    """Logits, float32 `[T, vocab]`, of what follows rows `x [T, hidden]` of `layers`."""
+    x = ops.rms_norm(x, model.norm, model.config.rms_norm_eps)
     return ops.linear(x, model.lm_head)  # type: ignore[no-any-return]

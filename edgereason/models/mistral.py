@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgereason.models.config import layer_count, read, refuse, windows
-from edgereason.models.llama import Model, build, forward
+from edgereason.models.llama import Model, build, head, layers
 from edgereason.weights import Weights
 
-__all__ = ["forward", "load"]
+__all__ = ["head", "layers", "load"]
 
 
 def load(ops: ModuleType, weights: Weights) -> Model:

@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from edgereason.models.config import flag, layer_count, layer_types, number, read, refuse, windows
-from edgereason.models.llama import Model, build, forward
+from edgereason.models.llama import Model, build, head, layers
 from edgereason.weights import Weights
 
-__all__ = ["forward", "layer_windows", "load"]
+__all__ = ["head", "layer_windows", "layers", "load"]
 
 
 def load(ops: ModuleType, weights: Weights) -> Model:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgereason.models.config import flag, read, refuse
-from edgereason.models.llama import Model, build, forward
+from edgereason.models.llama import Model, build, head, layers
 from edgereason.models.qwen2 import layer_windows
 from edgereason.weights import Weights
 
-__all__ = ["forward", "load"]
+__all__ = ["head", "layers", "load"]
 
 
 def load(ops: ModuleType, weights: Weights) -> Model:

@@ -84,20 +84,28 @@ class Rope:
             return _frequencies(self.base * growth ** (dim / (dim - 2)), dim)
         return self.inv_freq
 
-    def angles(self, positions: Int64, lengths: Int64) -> tuple[Float32, Float32]:
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether `frequencies` are others for long sequences."""
+        return self.kind in ("dynamic", "longrope")
+
+    def angles(self, positions: Int64, lengths: Int64 | None) -> tuple[Float32, Float32]:
         """Cosine and sine of each row's angles: float32 `[T, R / 2]` twice.
 
         Args:
             positions: int64 `[T]`.
             lengths: How many tokens each row's sequence may grow to, int64 `[T]`: keys in the cache have been turned
-                already, so that the frequencies are chosen when a sequence begins, not when it has become long.
+                already, so that the frequencies are chosen when a sequence begins, not when it has become long. None
+                where nothing depends on it.
         """
-        if self.kind not in ("dynamic", "longrope") or len(lengths) == 0:
+        if not self.depends_on_length or lengths is None or len(lengths) == 0:
             frequencies = self.inv_freq
         else:
             kinds, row_kinds = np.unique(lengths, return_inverse=True)
             frequencies = np.stack([self.frequencies(int(length)) for length in kinds])[row_kinds]
         turned: Float32 = positions.astype(np.float32)[:, None] * frequencies
+        if self.scale == 1:
+            return np.cos(turned), np.sin(turned)
         scale = np.float32(self.scale)
         return np.cos(turned) * scale, np.sin(turned) * scale
 

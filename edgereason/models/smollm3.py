@@ -7,10 +7,10 @@ from typing import Any
 
 from edgereason.errors import BundleError
 from edgereason.models.config import flag, integer, layer_count, layer_types, read, refuse, windows
-from edgereason.models.llama import Model, build, forward
+from edgereason.models.llama import Model, build, head, layers
 from edgereason.weights import Weights
 
-__all__ = ["forward", "load"]
+__all__ = ["head", "layers", "load"]
 
 
 def load(ops: ModuleType, weights: Weights) -> Model:

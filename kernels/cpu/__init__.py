@@ -18,6 +18,8 @@ import numpy.typing as npt
 from edgereason.kernels.cpu import _cpu, profile
 from edgereason.kernels.cpu._cpu import KVCache, Weight
 from edgereason.kernels.cpu.adapters import LoraPart, attach, detach
+from edgereason.kernels.cpu.recording import Recorder, empty
+from edgereason.kernels.cpu.rounding import quantize
 from edgereason.kernels.cpu.rows import NO_ADAPTER, Rows, Segment
 from edgereason.kernels.packing import BFloat16, PackedWeight
 
@@ -25,6 +27,7 @@ __all__ = [
     "NO_ADAPTER",
     "KVCache",
     "LoraPart",
+    "Recorder",
     "Rows",
     "Segment",
     "Weight",
@@ -41,6 +44,7 @@ __all__ = [
     "linear",
     "prepare",
     "profile",
+    "quantize",
     "rms_norm",
     "rope",
     "set_threads",
@@ -93,21 +97,21 @@ def linear(x: Float32, weight: Prepared, rows: Rows | None = None, add: Float32 
     if isinstance(weight, tuple):
         y = np.concatenate([linear(x, part, rows) for part in weight], axis=1)
         return y if add is None else y + add
-    y = np.empty((_rows(x, "x"), weight.rows), np.float32)
+    y = empty(_rows(x, "x"), weight.rows)
     _cpu.linear(x, weight, None if rows is None else rows.native, add, y)
     return y
 
 
 def embedding(ids: npt.NDArray[np.int64], weight: Weight) -> Float32:
     """Rows `ids [T]` (int64) of `weight [N, K]`: float32 `[T, K]`."""
-    y = np.empty((_rows(ids, "ids"), weight.columns), np.float32)
+    y = empty(_rows(ids, "ids"), weight.columns)
     _cpu.embedding(ids, weight, y)
     return y
 
 
 def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
     """`x / sqrt(mean(x^2) + eps) * weight` over the rows of `x [T, K]` (arXiv 1910.07467): float32 `[T, K]`."""
-    y = np.empty((_rows(x, "x"), weight.shape[0]), np.float32)
+    y = empty(_rows(x, "x"), weight.shape[0])
     _cpu.rms_norm(x, weight, eps, y)
     return y
 
@@ -133,7 +137,7 @@ def softcap(x: Float32, cap: float) -> None:
 
 def swiglu(gate_up: Float32) -> Float32:
     """`silu(gate) * up` of `gate_up [T, 2 I]`, gate first (arXiv 2002.05202): float32 `[T, I]`."""
-    y = np.empty((_rows(gate_up, "gate_up"), gate_up.shape[-1] // 2), np.float32)
+    y = empty(_rows(gate_up, "gate_up"), gate_up.shape[-1] // 2)
     _cpu.swiglu(gate_up, y)
     return y
 
@@ -143,7 +147,7 @@ def geglu(gate_up: Float32) -> Float32:
 
     gelu is approximated with tanh, as in `gelu_pytorch_tanh` (arXiv 1606.08415).
     """
-    y = np.empty((_rows(gate_up, "gate_up"), gate_up.shape[-1] // 2), np.float32)
+    y = empty(_rows(gate_up, "gate_up"), gate_up.shape[-1] // 2)
     _cpu.geglu(gate_up, y)
     return y
 
@@ -172,7 +176,7 @@ def attention(
         softcap: c, where scores become `c tanh(score / c)` (Gemma 2, arXiv 2408.00118).
     """
     count, heads, head_dim = q.shape if isinstance(q, np.ndarray) and q.ndim == 3 else _refuse(q)
-    y = np.empty((count, heads, head_dim), np.float32)
+    y = empty(count, heads, head_dim)
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
     _cpu.attention(q, k, v, layer, rows.native, scale, window or 0, softcap or 0.0, y)
     return y.reshape(count, heads * head_dim)

@@ -73,6 +73,27 @@ class Rows:
     def total(self) -> int: ...
     def commit(self) -> None: ...
 
+class Tape:
+    """The operations of a pass; see tape.h."""
+
+    def __init__(self) -> None: ...
+    def lend(self, floats: npt.NDArray[np.float32]) -> None:
+        """Lend memory `[size]` for operands; the caller keeps it alive."""
+
+    def lend_ids(self, ids: npt.NDArray[np.int64]) -> None: ...
+    def has(self, x: npt.NDArray[np.float32]) -> bool:
+        """Whether `x [T, N]` lies in memory that was lent."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all operands of what was recorded lie in memory that was lent."""
+
+    def record(self, on: bool) -> None:
+        """Take down the operations of this thread from now on, or no longer."""
+
+    def run(self, rows: Rows) -> None:
+        """Compute what was recorded, which has to be complete, on what the memory holds now."""
+
 _F32 = npt.NDArray[np.float32]
 
 def linear(x: _F32, weight: Weight, rows: Rows | None, add: _F32 | None, y: _F32) -> None: ...
@@ -86,6 +107,15 @@ def geglu(gate_up: _F32, y: _F32) -> None: ...
 def attention(
     q: _F32, k: _F32, v: _F32, layer: int, rows: Rows, scale: float, window: int, softcap: float, y: _F32
 ) -> None: ...
+def round(
+    weight: npt.NDArray[Any],
+    group: int,
+    bits: int,
+    fractions: _F32,
+    qweight: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.float16],
+    zeros: npt.NDArray[np.uint8] | None,
+) -> bool: ...
 def top(logits: _F32, ids: npt.NDArray[np.int64]) -> None: ...
 def softmax_mass(logits: _F32, highest: float, temperature: float) -> float: ...
 def isa() -> str: ...

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace edgereason {
 namespace {
@@ -44,8 +45,9 @@ struct DotFor<true> {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avx2", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm, rope,
-                        swiglu, geglu,     softcap,     append,   attention, combine, to_float, nullptr};
+const Kernels kTable = {
+    "avx2", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm,          rope,
+    swiglu, geglu,     softcap,     append,   attention, combine, to_float, round_panels_avx2, nullptr};
 
 }  // namespace
 

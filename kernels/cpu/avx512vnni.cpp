@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace edgereason {
 namespace {
@@ -45,9 +46,9 @@ struct Vec {
 #include "generic.h"
 #include "spans_512.h"
 
-// Six rows times two panels: 12 integer chains, 12 float sums, and registers for two lines, their scales and a
-// broadcast.
-constexpr int kTileRows = 6;
+// Eight rows times two panels are 16 integer chains and 16 float sums, of which some wait in memory: they leave it once
+// for eight lines. Six rows would fit into registers, but take more loads for each product.
+constexpr int kTileRows = 8;
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
   assert(0 < rows && rows <= kTileRows && columns <= blocks * kBlock);
@@ -87,13 +88,22 @@ __m512i load_line(const uint8_t* block, int i) {
   return _mm512_and_si512(i % 2 ? _mm512_srli_epi16(line, 4) : line, _mm512_set1_epi8(15));
 }
 
+// Of each block of the panels behind those at work, the lines that one tile fetches, in bytes: first, first + step, ...
+struct Ahead {
+  int64_t first, step;
+};
+
 // P panels times one tile of R rows: each broadcast of activations serves P panels, and P * R independent chains hide
 // the latency of the dot products. The sums of activations enter as the chains' start: a symmetric zero point costs no
 // instruction. |chain| <= 32 * 255 * 127 + 255 * 32 * 127 < 2^22.
 template <int P, int R, bool Nibbles, bool Zeros>
-void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, const uint8_t* tile, __m512 (&y)[P][R]) {
+void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, const uint8_t* tile, Ahead ahead,
+                       __m512 (&y)[P][R]) {
   constexpr int kBlockBytes = Nibbles ? 256 : 512;
-  const int64_t per_group = w.blocks / w.groups;
+  const int64_t per_group = w.blocks / w.groups, panel_bytes = w.blocks * kBlockBytes;
+  // One panel is read in order, some blocks ahead. Two are two streams that each end soon, so what comes next is
+  // fetched from their successors, a share of it by each tile.
+  const int64_t distance = P == 1 ? 4096 : P * panel_bytes;
   for (int p = 0; p < P; p++)
     for (int r = 0; r < R; r++) y[p][r] = _mm512_setzero_ps();
   for (int64_t g = 0; g < w.groups; g++) {
@@ -106,9 +116,9 @@ void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, c
         z[p] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.zeros + group)));
     }
     for (int64_t b = 0; b < per_group; b++, q += kBlockBytes, tile += R * kTileRowBytes) {
-      if constexpr (R == 1)
-        for (int line = 0; line < kBlockBytes; line += 64)
-          _mm_prefetch(reinterpret_cast<const char*>(q + line + 4096), _MM_HINT_T0);
+      for (int p = 0; p < P; p++)
+        for (int64_t line = ahead.first; line < kBlockBytes; line += ahead.step)
+          _mm_prefetch(reinterpret_cast<const char*>(q + distance + p * panel_bytes + line), _MM_HINT_T0);
       __m512i dots[P][R];
       for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++) {
@@ -118,7 +128,7 @@ void panels_times_tile(const PackedWeight& w, const uint8_t* q, int64_t panel, c
 #pragma GCC unroll 8
       for (int i = 0; i < 8; i++) {
         __m512i lines[P];
-        for (int p = 0; p < P; p++) lines[p] = load_line<Nibbles>(q + p * w.blocks * kBlockBytes, i);
+        for (int p = 0; p < P; p++) lines[p] = load_line<Nibbles>(q + p * panel_bytes, i);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
           const __m512i x = broadcast4(tile + r * kBlock + 4 * i);
@@ -142,62 +152,52 @@ void store(const PackedProduct& job, int64_t panel, int64_t m0, const __m512 (&y
 }
 
 template <int P, int R, bool Nibbles, bool Zeros>
-void product(const PackedProduct& job, const uint8_t* q, int64_t panel, int64_t m0) {
+void product(const PackedProduct& job, int64_t panel, int64_t m0) {
   __m512 y[P][R];
-  panels_times_tile<P, R, Nibbles, Zeros>(job.w, q, panel, job.tiles + m0 * job.w.blocks * kTileRowBytes, y);
+  const uint8_t* q = job.w.qweight + panel * job.w.blocks * (Nibbles ? 256 : 512);
+  const int64_t tiles = (job.m + kTileRows - 1) / kTileRows;
+  for (int r = 0; P > 1 && r < R; r++) prefetch_outputs<P>(job, panel, m0 + r);
+  panels_times_tile<P, R, Nibbles, Zeros>(job.w, q, panel, job.tiles + m0 * job.w.blocks * kTileRowBytes,
+                                          {m0 / kTileRows * 64, tiles * 64}, y);
   store<P, R>(job, panel, m0, y);
 }
 
 template <int P, bool Nibbles, bool Zeros>
-void panels_times_rows(const PackedProduct& job, const uint8_t* q, int64_t panel) {
+void panels_times_rows(const PackedProduct& job, int64_t panel) {
   int64_t m = 0;
-  for (; m + kTileRows <= job.m; m += kTileRows) product<P, kTileRows, Nibbles, Zeros>(job, q, panel, m);
+  for (; m + kTileRows <= job.m; m += kTileRows) product<P, kTileRows, Nibbles, Zeros>(job, panel, m);
   switch (job.m - m) {
+    case 7:
+      return product<P, 7, Nibbles, Zeros>(job, panel, m);
+    case 6:
+      return product<P, 6, Nibbles, Zeros>(job, panel, m);
     case 5:
-      return product<P, 5, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 5, Nibbles, Zeros>(job, panel, m);
     case 4:
-      return product<P, 4, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 4, Nibbles, Zeros>(job, panel, m);
     case 3:
-      return product<P, 3, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 3, Nibbles, Zeros>(job, panel, m);
     case 2:
-      return product<P, 2, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 2, Nibbles, Zeros>(job, panel, m);
     case 1:
-      return product<P, 1, Nibbles, Zeros>(job, q, panel, m);
+      return product<P, 1, Nibbles, Zeros>(job, panel, m);
   }
 }
 
-// Many rows: P panels, unpacked once into L1 or L2 for all tiles.
-template <int P, bool Zeros>
-void panels_times_matrix(const PackedProduct& job, int64_t panel, uint8_t* scratch) {
-  const int64_t blocks = P * job.w.blocks;
-  const uint8_t* q = job.w.qweight + panel * job.w.blocks * kPanel * kBlock * job.w.bits / 8;
-  if (job.w.bits == 8) return panels_times_rows<P, false, Zeros>(job, q, panel);
-  for (int64_t b = 0; b < blocks; b++)
-    for (int i = 0; i < 8; i++) _mm512_store_si512(scratch + 512 * b + 64 * i, load_line<true>(q + 256 * b, i));
-  panels_times_rows<P, false, Zeros>(job, scratch, panel);
-}
-
-template <bool Zeros>
-void packed_typed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+template <bool Nibbles, bool Zeros>
+void packed_typed(const PackedProduct& job, int64_t begin, int64_t end) {
+  constexpr int64_t kOnePanel = 4;  // rows up to which reading takes longer than multiplying: best read in order
   int64_t panel = begin;
-  if (job.m > 3 * kTileRows) {  // up to three tiles take less time with nibbles than unpacking does
-    for (; panel + 2 <= end; panel += 2) panels_times_matrix<2, Zeros>(job, panel, scratch);
-    if (panel < end) panels_times_matrix<1, Zeros>(job, panel, scratch);
-    return;
-  }
-  for (; panel < end; panel++) {  // few rows: the weights are read once, in order
-    const uint8_t* q = job.w.qweight + panel * job.w.blocks * kPanel * kBlock * job.w.bits / 8;
-    if (job.w.bits == 8)
-      panels_times_rows<1, false, Zeros>(job, q, panel);
-    else
-      panels_times_rows<1, true, Zeros>(job, q, panel);
-  }
+  for (; job.m > kOnePanel && panel + 2 <= end; panel += 2) panels_times_rows<2, Nibbles, Zeros>(job, panel);
+  for (; panel < end; panel++) panels_times_rows<1, Nibbles, Zeros>(job, panel);
 }
 
-void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scratch) {
+void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t*) {
   assert(0 <= begin && begin <= end && end <= job.w.panels && job.w.blocks % job.w.groups == 0);
-  assert(reinterpret_cast<uintptr_t>(scratch) % 64 == 0);
-  job.w.zeros ? packed_typed<true>(job, begin, end, scratch) : packed_typed<false>(job, begin, end, scratch);
+  if (job.w.bits == 4)
+    job.w.zeros ? packed_typed<true, true>(job, begin, end) : packed_typed<true, false>(job, begin, end);
+  else
+    job.w.zeros ? packed_typed<false, true>(job, begin, end) : packed_typed<false, false>(job, begin, end);
 }
 
 // ---- many rows -----------------------------------------------------------------------------------------------------
@@ -289,8 +289,24 @@ void packed_many(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* 
 
 const ManyRows kMany = {kManyTileRows, quantize_many, packed_many};
 
-const Kernels kTable = {"avx512vnni", kTileRows, 0,       quantize, packed,    dense,   update,   rms_norm, rope,
-                        swiglu,       geglu,     softcap, append,   attention, combine, to_float, &kMany};
+const Kernels kTable = {"avx512vnni",
+                        kTileRows,
+                        0,
+                        quantize,
+                        packed,
+                        dense,
+                        update,
+                        rms_norm,
+                        rope,
+                        swiglu,
+                        geglu,
+                        softcap,
+                        append,
+                        attention,
+                        combine,
+                        to_float,
+                        round_panels_avx512,
+                        &kMany};
 
 }  // namespace
 

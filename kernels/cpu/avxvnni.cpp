@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace edgereason {
 namespace {
@@ -24,8 +25,9 @@ struct DotFor {
 
 #include "int8_256.h"
 
-const Kernels kTable = {"avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm, rope,
-                        swiglu,    geglu,     softcap,     append,   attention, combine, to_float, nullptr};
+const Kernels kTable = {
+    "avxvnni", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm,          rope,
+    swiglu,    geglu,     softcap,     append,   attention, combine, to_float, round_panels_avx2, nullptr};
 
 }  // namespace
 

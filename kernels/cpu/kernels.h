@@ -150,6 +150,8 @@ constexpr int kRange = 512;       // a range's keys: it begins at a multiple of 
 constexpr int kMaxTile = 8;       // queries that share the loads of keys and values
 constexpr int kTaskQueries = 96;  // queries for which a page is brought to float32 once
 
+struct Rounding;
+
 struct Kernels {
   const char* name;
   int tile_rows;
@@ -180,6 +182,7 @@ struct Kernels {
   // One query's y [dim] from its partial results in neighbouring ranges, `stride` floats apart.
   void (*combine)(const float* partials, int64_t ranges, int64_t stride, int64_t dim, float* y);
   void (*to_float)(const void* data, Type type, int64_t count, float* y);
+  bool (*round)(const Rounding&, int64_t begin, int64_t end, float* scratch);  // see rounding.h
   const ManyRows* many;  // null: products of many rows are computed as those of few are
 };
 

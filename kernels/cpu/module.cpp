@@ -13,8 +13,10 @@
 #include "isa.h"
 #include "operations.h"
 #include "profile.h"
+#include "rounding.h"
 #include "rows.h"
 #include "sampling.h"
+#include "tape.h"
 #include "threads.h"
 #include "weight.h"
 
@@ -42,31 +44,35 @@ void py_linear(nb::handle x_object, const Weight& weight, const Rows* rows, nb::
   }
   if (rows && rows->total() != m)
     bad_value("rows has " + std::to_string(rows->total()) + " rows, x " + std::to_string(m));
-  const AdapterRuns runs = rows ? rows->runs(weight) : AdapterRuns();
-  nb::gil_scoped_release release;
-  const Operation kind = m == 1 ? Operation::linear_1 : m <= kFewRows ? Operation::linear_few : Operation::linear_many;
-  const Profiled profiled(kind, weight.bytes(), 2 * m * weight.rows() * weight.columns());
   const float* addend = add ? add->data<const float>() : weight.bias();
-  int64_t stride = add ? add->row_stride() : 0;
-  if (add && weight.bias()) {  // y holds their sum until the product is added, element by element
-    add_bias(addend, stride, weight.bias(), m, weight.rows(), y.data<float>());
-    addend = y.data<float>();
-    stride = weight.rows();
-  }
-  weight.visit([&](const auto& w) { linear(w, x.data<const float>(), m, addend, stride, runs, y.data<float>()); });
+  const int64_t stride = add ? add->row_stride() : 0;
+  const auto compute = [&weight, m, addend, stride, sum = add && weight.bias(), adapted = rows != nullptr,
+                        in = x.data<const float>(), out = y.data<float>()](const Rows* now) {
+    const Operation kind = m == 1          ? Operation::linear_1
+                           : m <= kFewRows ? Operation::linear_few
+                                           : Operation::linear_many;
+    const Profiled profiled(kind, weight.bytes(), 2 * m * weight.rows() * weight.columns());
+    // Where there are both, y holds bias and addend until the product is added, element by element.
+    if (sum) add_bias(addend, stride, weight.bias(), m, weight.rows(), out);
+    const AdapterRuns runs = adapted ? now->runs(weight) : AdapterRuns();
+    weight.visit([&](const auto& w) { linear(w, in, m, sum ? out : addend, sum ? weight.rows() : stride, runs, out); });
+  };
+  perform({&x, add.get(), &y}, nb::find(weight), rows, compute);
 }
 
 void py_embedding(nb::handle ids_object, const Weight& weight, nb::handle y_object) {
   const Array ids(ids_object, "ids", 'q', 1), y(y_object, "y", 'f', 2, true);
   ids.expect_contiguous();
   y.expect({ids.shape(0), weight.columns()});
-  const auto* id = ids.data<const int64_t>();
-  for (int64_t i = 0; i < ids.shape(0); i++)
-    if (id[i] < 0 || id[i] >= weight.rows())
-      bad_value("ids has " + std::to_string(id[i]) + ", outside of 0 to " + std::to_string(weight.rows() - 1));
-  nb::gil_scoped_release release;
-  const Profiled profiled(Operation::embedding, floats(y.shape(0) * y.shape(1)));
-  weight.visit([&](const auto& w) { embedding(w, id, ids.shape(0), y.data<float>()); });
+  const auto compute = [&weight, id = ids.data<const int64_t>(), count = ids.shape(0),
+                        out = y.data<float>()](const Rows*) {
+    for (int64_t i = 0; i < count; i++)
+      if (id[i] < 0 || id[i] >= weight.rows())
+        bad_value("ids has " + std::to_string(id[i]) + ", outside of 0 to " + std::to_string(weight.rows() - 1));
+    const Profiled profiled(Operation::embedding, floats(count * weight.columns()));
+    weight.visit([&](const auto& w) { embedding(w, id, count, out); });
+  };
+  perform({&ids, &y}, nb::find(weight), nullptr, compute);
 }
 
 void py_rms_norm(nb::handle x_object, nb::handle weight_object, float eps, nb::handle y_object) {
@@ -76,9 +82,12 @@ void py_rms_norm(nb::handle x_object, nb::handle weight_object, float eps, nb::h
   weight.expect_contiguous();
   y.expect({x.shape(0), x.shape(1)});
   y.expect_contiguous();
-  nb::gil_scoped_release release;
-  const Profiled profiled(Operation::norm, floats(2 * x.shape(0) * x.shape(1)));
-  rms_norm(x.data<const float>(), weight.data<const float>(), eps, x.shape(0), x.shape(1), y.data<float>());
+  const auto compute = [in = x.data<const float>(), scale = weight.data<const float>(), eps, rows = x.shape(0),
+                        width = x.shape(1), out = y.data<float>()](const Rows*) {
+    const Profiled profiled(Operation::norm, floats(2 * rows * width));
+    rms_norm(in, scale, eps, rows, width, out);
+  };
+  perform({&x, &y}, weight_object, nullptr, compute);
 }
 
 void py_rope(nb::handle x_object, nb::handle cos_object, nb::handle sin_object) {
@@ -90,28 +99,36 @@ void py_rope(nb::handle x_object, nb::handle cos_object, nb::handle sin_object) 
   cos.expect_contiguous();
   sin.expect({x.shape(0), half});
   sin.expect_contiguous();
-  nb::gil_scoped_release release;
-  const Profiled profiled(Operation::rope, floats(2 * x.shape(0) * x.shape(1) * x.shape(2)));
-  rope(x.data<float>(), x.row_stride(), cos.data<const float>(), sin.data<const float>(), x.shape(0), x.shape(1),
-       x.shape(2), half);
+  const auto compute = [at = x.data<float>(), stride = x.row_stride(), c = cos.data<const float>(),
+                        s = sin.data<const float>(), rows = x.shape(0), heads = x.shape(1), dim = x.shape(2),
+                        half](const Rows*) {
+    const Profiled profiled(Operation::rope, floats(2 * rows * heads * dim));
+    rope(at, stride, c, s, rows, heads, dim, half);
+  };
+  perform({&x, &cos, &sin}, {}, nullptr, compute);
 }
 
 void py_head_norm(nb::handle x_object, nb::handle weight_object, float eps) {
   const Array x(x_object, "x", 'f', 3, true), weight(weight_object, "weight", 'f', 1);
   weight.expect({x.shape(2)});
   weight.expect_contiguous();
-  nb::gil_scoped_release release;
-  const Profiled profiled(Operation::norm, floats(2 * x.shape(0) * x.shape(1) * x.shape(2)));
-  head_norm(x.data<float>(), x.row_stride(), weight.data<const float>(), eps, x.shape(0), x.shape(1), x.shape(2));
+  const auto compute = [at = x.data<float>(), stride = x.row_stride(), scale = weight.data<const float>(), eps,
+                        rows = x.shape(0), heads = x.shape(1), dim = x.shape(2)](const Rows*) {
+    const Profiled profiled(Operation::norm, floats(2 * rows * heads * dim));
+    head_norm(at, stride, scale, eps, rows, heads, dim);
+  };
+  perform({&x}, weight_object, nullptr, compute);
 }
 
 void py_softcap(nb::handle x_object, float cap) {
   const Array x(x_object, "x", 'f', 2, true);
   x.expect_contiguous();
   if (!(cap > 0)) bad_value("cap has to be positive, not " + std::to_string(cap));
-  nb::gil_scoped_release release;
-  const Profiled profiled(Operation::cap, floats(2 * x.shape(0) * x.shape(1)));
-  softcap(x.data<float>(), x.shape(0) * x.shape(1), cap);
+  const auto compute = [at = x.data<float>(), count = x.shape(0) * x.shape(1), cap](const Rows*) {
+    const Profiled profiled(Operation::cap, floats(2 * count));
+    softcap(at, count, cap);
+  };
+  perform({&x}, {}, nullptr, compute);
 }
 
 using Gated = void (*)(const float* gate_up, int64_t rows, int64_t width, float* y);
@@ -122,9 +139,12 @@ void py_gated(Gated function, nb::handle gate_up_object, nb::handle y_object) {
   gate_up.expect_contiguous();
   y.expect({gate_up.shape(0), gate_up.shape(1) / 2});
   y.expect_contiguous();
-  nb::gil_scoped_release release;
-  const Profiled profiled(Operation::gate, floats(3 * gate_up.shape(0) * gate_up.shape(1) / 2));
-  function(gate_up.data<const float>(), gate_up.shape(0), gate_up.shape(1) / 2, y.data<float>());
+  const auto compute = [function, in = gate_up.data<const float>(), rows = gate_up.shape(0),
+                        width = gate_up.shape(1) / 2, out = y.data<float>()](const Rows*) {
+    const Profiled profiled(Operation::gate, floats(3 * rows * width));
+    function(in, rows, width, out);
+  };
+  perform({&gate_up, &y}, {}, nullptr, compute);
 }
 
 // The kind of an attention, the bytes of keys and values that it reads, and its operations.
@@ -171,11 +191,14 @@ void py_attention(nb::handle q_object, nb::handle k_object, nb::handle v_object,
   job.scale = scale;
   job.window = window;
   job.softcap = softcap;
-  const std::vector<Attention> jobs = rows.attention(job, layer);
-  nb::gil_scoped_release release;
-  const auto [kind, bytes, operations] = attention_costs(jobs);
-  const Profiled profiled(kind, bytes, operations);
-  attention(jobs, k.data<const float>(), k.row_stride(), v.data<const float>(), v.row_stride());
+  const auto compute = [job, layer, keys = k.data<const float>(), k_stride = k.row_stride(),
+                        values = v.data<const float>(), v_stride = v.row_stride()](const Rows* now) {
+    const std::vector<Attention> jobs = now->attention(job, layer);
+    const auto [kind, bytes, operations] = attention_costs(jobs);
+    const Profiled profiled(kind, bytes, operations);
+    attention(jobs, keys, k_stride, values, v_stride);
+  };
+  perform({&q, &k, &v, &y}, {}, &rows, compute);
 }
 
 void py_top(nb::handle logits_object, nb::handle ids_object) {
@@ -194,6 +217,42 @@ double py_softmax_mass(nb::handle logits_object, double highest, double temperat
   if (!(temperature > 0)) bad_value("temperature is " + std::to_string(temperature));
   nb::gil_scoped_release release;
   return softmax_mass(logits.data<const float>(), logits.shape(0), highest, temperature);
+}
+
+bool py_round(nb::handle weight_object, int64_t group, int bits, nb::handle fractions_object, nb::handle qweight_object,
+              nb::handle scales_object, nb::handle zeros_object) {
+  const Array weight(weight_object, "weight", Array::kFloat, 2), fractions(fractions_object, "fractions", 'f', 1);
+  const Array qweight(qweight_object, "qweight", 'B', 3, true), scales(scales_object, "scales", 'e', 3, true);
+  fractions.expect_contiguous();
+  if (bits != 4 && bits != 8) bad_value("bits has to be 4 or 8, not " + std::to_string(bits));
+  if (group < kBlock || group % kBlock) bad_value("group has to be a multiple of 32, not " + std::to_string(group));
+  const int64_t panels = (weight.shape(0) + kPanel - 1) / kPanel, groups = (weight.shape(1) + group - 1) / group;
+  qweight.expect({panels, groups * group / kBlock, 64 * bits});
+  qweight.expect_contiguous();
+  scales.expect({panels, groups, kPanel});
+  scales.expect_contiguous();
+  ArrayPointer zeros;
+  if (!zeros_object.is_none()) {
+    zeros = std::make_unique<Array>(zeros_object, "zeros", 'B', 3, true);
+    zeros->expect({panels, groups, kPanel});
+    zeros->expect_contiguous();
+  }
+  Rounding job{};
+  job.weight = weight.data<const void>();
+  job.type = weight.type();
+  job.rows = weight.shape(0);
+  job.columns = weight.shape(1);
+  job.stride = weight.row_stride();
+  job.group = group;
+  job.groups = groups;
+  job.bits = bits;
+  job.fractions = fractions.data<const float>();
+  job.count = int(fractions.shape(0));
+  job.qweight = qweight.data<uint8_t>();
+  job.scales = scales.data<uint16_t>();
+  job.zeros = zeros ? zeros->data<uint8_t>() : nullptr;
+  nb::gil_scoped_release release;
+  return round_weight(job);
 }
 
 Cache new_cache(int64_t layers, int64_t kv_heads, int64_t dim, const std::string& type) {
@@ -272,6 +331,17 @@ NB_MODULE(_cpu, m) {
       .def(nb::init<const std::vector<SegmentArguments>&>(), nb::arg("segments"))
       .def_prop_ro("total", &Rows::total)
       .def("commit", &Rows::commit);
+  nb::class_<Tape>(m, "Tape")
+      .def(nb::init<>())
+      .def(
+          "lend", [](Tape& tape, nb::handle floats) { tape.lend(floats, 'f', 1); }, nb::arg("floats"))
+      .def(
+          "lend_ids", [](Tape& tape, nb::handle ids) { tape.lend(ids, 'q', 1); }, nb::arg("ids"))
+      .def("has", [](const Tape& tape, nb::handle x) { return tape.has(Array(x, "x", 'f', 2).data<const void>()); })
+      .def_prop_ro("complete", &Tape::complete)
+      .def(
+          "record", [](Tape& tape, bool on) { Tape::recording() = on ? &tape : nullptr; }, nb::arg("on"))
+      .def("run", &Tape::run, nb::arg("rows"));
   m.def("linear", &py_linear, nb::arg("x"), nb::arg("weight"), nb::arg("rows").none(), nb::arg("add").none(),
         nb::arg("y"));
   m.def("embedding", &py_embedding);
@@ -282,6 +352,8 @@ NB_MODULE(_cpu, m) {
   m.def("swiglu", [](nb::handle gate_up, nb::handle y) { py_gated(&swiglu, gate_up, y); });
   m.def("geglu", [](nb::handle gate_up, nb::handle y) { py_gated(&geglu, gate_up, y); });
   m.def("attention", &py_attention);
+  m.def("round", &py_round, nb::arg("weight"), nb::arg("group"), nb::arg("bits"), nb::arg("fractions"),
+        nb::arg("qweight"), nb::arg("scales"), nb::arg("zeros").none());
   m.def("top", &py_top);
   m.def("softmax_mass", &py_softmax_mass);
   m.def("isa", [] { return std::string(kernels().name); });

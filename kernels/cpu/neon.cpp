@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace edgereason {
 namespace {
@@ -94,8 +95,9 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scrat
                 : packed_typed<Format::bytes, false>(job, begin, end, scratch);
 }
 
-const Kernels kTable = {"neon", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm, rope,
-                        swiglu, geglu,     softcap,     append,   attention, combine, to_float, nullptr};
+const Kernels kTable = {
+    "neon", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm,          rope,
+    swiglu, geglu,     softcap,     append,   attention, combine, to_float, round_panels_neon, nullptr};
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,6 @@ class Rows:
     Attributes:
         positions: Where in its sequence each row stands: int64 `[T]`.
         outputs: Indices of the rows whose logits are wanted, ascending: int64.
-        limits: To how many tokens the sequence of each row may grow: int64 `[T]`.
     """
 
     def __init__(self, segments: Sequence[Segment]) -> None:
@@ -44,10 +44,15 @@ class Rows:
             if not 0 <= segment.outputs <= segment.tokens:
                 raise ValueError(f"outputs is {segment.outputs}, for {segment.tokens} rows")
         self.native = _cpu.Rows([(cache, tokens, adapter) for cache, tokens, adapter, *_ in segments])
-        ends = np.cumsum([segment.tokens for segment in segments], dtype=np.int64).tolist()
-        self.positions = _joined([_span(s.cache.length, s.cache.length + s.tokens) for s in segments])
-        self.limits = _joined([np.full(segment.tokens, segment.limit, np.int64) for segment in segments])
-        self.outputs = _joined([_span(end - s.outputs, end) for s, end in zip(segments, ends, strict=True)])
+        self._segments = segments
+        self.positions = _joined([range(s.cache.length, s.cache.length + s.tokens) for s in segments])
+        ends = accumulate(segment.tokens for segment in segments)
+        self.outputs = _joined([range(end - s.outputs, end) for s, end in zip(segments, ends, strict=True)])
+
+    @property
+    def limits(self) -> npt.NDArray[np.int64]:
+        """To how many tokens the sequence of each row may grow: int64 `[T]`."""
+        return np.repeat([s.limit for s in self._segments], [s.tokens for s in self._segments]).astype(np.int64)
 
     def __len__(self) -> int:
         return self.native.total
@@ -61,9 +66,5 @@ class Rows:
         self.native.commit()
 
 
-def _span(begin: int, end: int) -> npt.NDArray[np.int64]:
-    return np.arange(begin, end, dtype=np.int64)
-
-
-def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    return parts[0] if len(parts) == 1 else np.concatenate([_span(0, 0), *parts])
+def _joined(parts: Sequence[range]) -> npt.NDArray[np.int64]:
+    return np.fromiter(chain.from_iterable(parts), np.int64, sum(map(len, parts)))

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace edgereason {
 namespace {
@@ -179,8 +180,24 @@ void packed_many(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* 
 
 const ManyRows kMany = {kTileRows, quantize_many, packed_many};
 
-const Kernels kTable = {"scalar", kTileRows, 0,       quantize, packed,    dense,   update,   rms_norm, rope,
-                        swiglu,   geglu,     softcap, append,   attention, combine, to_float, &kMany};
+const Kernels kTable = {"scalar",
+                        kTileRows,
+                        0,
+                        quantize,
+                        packed,
+                        dense,
+                        update,
+                        rms_norm,
+                        rope,
+                        swiglu,
+                        geglu,
+                        softcap,
+                        append,
+                        attention,
+                        combine,
+                        to_float,
+                        round_panels_scalar,
+                        &kMany};
 
 }  // namespace
 

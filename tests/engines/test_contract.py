@@ -49,7 +49,7 @@ def store_native(source: Path, out: Path) -> None:
 WRITERS: dict[str, Callable[[Path, Path], object]] = {
     "native": store_native,
     "llama.cpp": lambda source, out: write_gguf(source, out / "model.gguf", "F16"),
-    "onnx": lambda source, out: write_onnx(source, out, 16),
+    "onnx": lambda source, out: write_onnx(source, out, 32),
 }
 
 

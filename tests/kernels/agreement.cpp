@@ -169,8 +169,9 @@ int run(int64_t cases, uint64_t seed, const std::string& expected) {
   set_thread_count(3);
   Random conversions{std::mt19937_64(seed)};
   check_conversions(conversions);
-  constexpr void (*kChecks[])(Random&) = {check_packed,    check_panel_range, check_dense, check_adapter,
-                                          check_embedding, check_rows,        check_heads, check_attention};
+  constexpr void (*kChecks[])(Random&) = {check_packed,  check_panel_range, check_dense,
+                                          check_adapter, check_embedding,   check_rows,
+                                          check_heads,   check_attention,   check_rounding};
   for (int64_t i = 0; i < cases; i++) {
     Random random{std::mt19937_64(seed + uint64_t(i))};
     for (const auto check : kChecks) try {

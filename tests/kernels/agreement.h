@@ -74,4 +74,7 @@ void check_dense(Random&);
 void check_adapter(Random&);
 void check_embedding(Random&);
 
+// Of rounding, in agreement_rounding.cpp.
+void check_rounding(Random&);
+
 }  // namespace edgereason

@@ -45,7 +45,7 @@ def random_case(cuts, columns, kind, kinds, ranks, runs, seed):
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((sum(cuts), columns)).astype(np.float32)
     if kind != "float":
-        weight = packing.quantize(weight, 4)
+        weight = cpu.quantize(weight, 4)
     if kind == "ordered":  # inputs are stored in an order that adapters know nothing of
         weight = replace(weight, order=generator.permutation(columns).astype(np.int32))
     prepared = cpu.prepare(weight)

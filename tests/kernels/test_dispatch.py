@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import edgereason.kernels.cpu as cpu
-from edgereason.kernels import packing
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +61,7 @@ def test_features_are_those_that_the_kernel_reports():
 def product():
     """A call that is large enough to be split, and its result."""
     generator = np.random.default_rng(0)
-    weight = cpu.prepare(packing.quantize(generator.standard_normal((512, 256)).astype(np.float32), 4))
+    weight = cpu.prepare(cpu.quantize(generator.standard_normal((512, 256)).astype(np.float32), 4))
     x = generator.standard_normal((5, 256)).astype(np.float32)
     return lambda: cpu.linear(x, weight)
 
@@ -99,9 +98,8 @@ def test_a_forked_child_computes():
     code = """
 import os, numpy as np
 import edgereason.kernels.cpu as cpu
-from edgereason.kernels import packing
 cpu.set_threads(3)
-weight = cpu.prepare(packing.quantize(np.ones((512, 256), np.float32), 4))
+weight = cpu.prepare(cpu.quantize(np.ones((512, 256), np.float32), 4))
 x = np.ones((5, 256), np.float32)
 expected = cpu.linear(x, weight)
 child = os.fork()

@@ -110,7 +110,7 @@ def test_attention_with_a_window_and_a_cap_equals_numpy(isa, counts, group, dim,
 def test_a_bias_is_added_to_every_row(isa, kind, rows):
     generator = np.random.default_rng(0)
     weight, bias, x = normal(generator, 37, 96), normal(generator, 37), normal(generator, rows, 96)
-    stored = {"u4": packing.quantize(weight, 4), "s8": packing.quantize(weight, 8), "f16": weight.astype(np.float16)}
+    stored = {"u4": cpu.quantize(weight, 4), "s8": cpu.quantize(weight, 8), "f16": weight.astype(np.float16)}
     plain, biased = cpu.prepare(stored.get(kind, weight)), cpu.prepare(stored.get(kind, weight), bias)
     add = normal(generator, rows, 50)[:, 3:40]
     np.testing.assert_allclose(cpu.linear(x, biased), cpu.linear(x, plain) + bias, rtol=1e-5, atol=1e-5)
@@ -123,7 +123,7 @@ def test_inputs_in_another_order_are_gathered(isa, bits, rows):
     generator = np.random.default_rng(1)
     weight, x = normal(generator, 40, 100), normal(generator, rows, 100)
     order = generator.permutation(100).astype(np.int32)
-    stored = packing.quantize(weight[:, order], bits)
+    stored = cpu.quantize(weight[:, order], bits)
     ordered = cpu.prepare(replace(stored, order=order))
     expected = cpu.linear(np.ascontiguousarray(x[:, order]), cpu.prepare(stored))
     np.testing.assert_array_equal(cpu.linear(x, ordered), expected)
@@ -136,7 +136,7 @@ def test_inputs_in_another_order_are_gathered(isa, bits, rows):
 def test_several_weights_are_one_of_all_their_rows():
     generator = np.random.default_rng(2)
     x, bias, add = normal(generator, 5, 64), normal(generator, 48), normal(generator, 5, 48)
-    parts = [packing.quantize(normal(generator, rows, 64), 4) for rows in (32, 16)]
+    parts = [cpu.quantize(normal(generator, rows, 64), 4) for rows in (32, 16)]
     together = cpu.prepare(packing.concatenate(parts), bias)
     np.testing.assert_array_equal(
         cpu.linear(x, cpu.prepare(tuple(parts), bias), add=add), cpu.linear(x, together) + add
@@ -144,7 +144,7 @@ def test_several_weights_are_one_of_all_their_rows():
 
 
 def test_orders_and_biases_that_do_not_fit_are_refused():
-    stored = packing.quantize(np.ones((16, 32), np.float32), 4)
+    stored = cpu.quantize(np.ones((16, 32), np.float32), 4)
     with pytest.raises(ValueError, match="order has 32, no column"):
         cpu.prepare(replace(stored, order=np.arange(1, 33, dtype=np.int32)))
     with pytest.raises(ValueError, match="order has to be"):

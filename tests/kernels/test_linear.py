@@ -126,7 +126,7 @@ def test_spans_add_little_to_what_rounding_to_4_bits_loses(isa, symmetric, outli
     if outliers:
         x *= np.exp(generator.standard_normal(896) / 2)
         x[:, generator.integers(0, 896, 4)] *= 30
-    weight = cpu.prepare(packing.quantize(w.astype(np.float32), 4, 32, symmetric))
+    weight = cpu.prepare(cpu.quantize(w.astype(np.float32), 4, 32, symmetric))
     rows = x.astype(np.float32)
     few = np.concatenate([cpu.linear(rows[i : i + 8], weight) for i in range(0, 64, 8)])
     assert np.linalg.norm(cpu.linear(rows, weight) - x @ w.T) < growth * np.linalg.norm(few - x @ w.T)
@@ -229,7 +229,7 @@ def test_all_float16_values_convert_exactly(isa):
     ],
 )
 def test_arguments_that_do_not_fit_are_named(change, error, message):
-    weight = cpu.prepare(packing.quantize(np.ones((16, 32), np.float32), 4))
+    weight = cpu.prepare(cpu.quantize(np.ones((16, 32), np.float32), 4))
     with pytest.raises(error, match=message):
         cpu.linear(**{"x": np.zeros((2, 32), np.float32), "weight": weight, "add": None, **change})
 
@@ -249,7 +249,7 @@ def test_arguments_that_do_not_fit_are_named(change, error, message):
 def test_packed_arrays_that_do_not_fit_are_refused(changes, message):
     from dataclasses import replace
 
-    good = packing.quantize(np.ones((16, 64), np.float32), 4)
+    good = cpu.quantize(np.ones((16, 64), np.float32), 4)
     with pytest.raises(ValueError, match=message):
         cpu.prepare(replace(good, **changes))
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import edgereason.kernels.cpu as cpu
-from edgereason.kernels import packing
 
 
 def test_counters_tell_calls_bytes_and_operations():
-    weight = packing.quantize(np.ones((40, 64), np.float32), 4)
+    weight = cpu.quantize(np.ones((40, 64), np.float32), 4)
     cpu.profile.start()
     for rows in (1, 1, 3, 40):
         cpu.linear(np.ones((rows, 64), np.float32), cpu.prepare(weight))
