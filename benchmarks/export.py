@@ -104,7 +104,7 @@ def summarize(measured: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]
     results = []
     for name in complete:
         entry: dict[str, Any] = {"export": name}
-        for figure in ("seconds", "peak_rss_mb", "size_mb", "others"):
+        for figure in ("seconds", "processor_s", "peak_rss_mb", "size_mb", "others"):
             entry[figure] = median(each[name][figure] for each in measured)
         peers = [peer for peer in EXPORTERS[name].peers if peer in complete]
         if peers:
@@ -117,10 +117,11 @@ def summarize(measured: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]
 
 def show(results: list[dict[str, Any]], pairs: dict[str, dict[str, Any]], skipped: dict[str, str]) -> None:
     """Print a table."""
-    table = Table("export", "seconds", "peak MB", "written MB", "of fastest peer", "others")
+    table = Table("export", "seconds", "processor s", "peak MB", "written MB", "of fastest peer", "others")
     for entry in [*results, *({"export": name, **figures} for name, figures in pairs.items())]:
         ratio = f"{entry['ratio']:.2f}" if "ratio" in entry else ""
-        row = (f"{entry['seconds']:.1f}", f"{entry['peak_rss_mb']:.0f}", f"{entry['size_mb']:.0f}", ratio)
+        time = (f"{entry['seconds']:.1f}", f"{entry['processor_s']:.1f}")
+        row = (*time, f"{entry['peak_rss_mb']:.0f}", f"{entry['size_mb']:.0f}", ratio)
         table.add_row(entry["export"], *row, f"{entry['others']:.0%}")
     console = Console()
     console.print(table)

@@ -66,3 +66,7 @@ class EdgeReasonWarning(UserWarning):
 
 class OutOfTimeError(EdgeReasonError):
     """An answer that was not complete in the time that it was given."""
+
+
+class CancelledError(EdgeReasonError):
+    """A question of a batch that was given up while others are being answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -95,7 +96,10 @@ def export(
     key = [settings.of_files(), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
     with staged(out, key, resume, replace) as staging:
         stop_ids, stored = write(staging, settings, partial(_report, progress=progress))
-        stages = {stage: Stage(adapters[stage].prompt, stop_ids[stage]) for stage in STAGES}
+        prompts = {stage: adapters[stage].prompt for stage in STAGES}
+        if settings.min_confidence is not None:
+            prompts["guidance"] = dataclasses.replace(prompts["guidance"], min_confidence=settings.min_confidence)
+        stages = {stage: Stage(prompts[stage], stop_ids[stage]) for stage in STAGES}
         if settings.ollama:
             _write_modelfiles(stages, staging.path)
         bundle = Bundle(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,15 @@ from edgereason.errors import BundleError, EdgeReasonWarning, ExportError, Usage
 from edgereason.export.dequantize import Quantized, find_quantization
 from edgereason.export.hub import download
 from edgereason.files import read_json
+from edgereason.kernels.packing import BFloat16
 from edgereason.prompts import Prompt
 from edgereason.tokenizer import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    import torch
+
+Float = npt.NDArray[np.float32] | npt.NDArray[np.float16] | BFloat16
+"""Numbers of 32 or 16 bits."""
 
 PEFT_PREFIX = "base_model.model."
 
@@ -63,16 +70,33 @@ class Base:
             return self.quantized.read(name, self._stored)
         return self._stored(name).astype(np.float32, copy=False)
 
+    def mapped(self, name: str) -> Float | None:
+        """A tensor in the 16 or 32 bits that it is stored in, mapped from disk; None where it is stored otherwise."""
+        import torch
+
+        if self.quantized or name not in self.shapes:
+            return None
+        tensor = _open_tensor(self.files[name], name)
+        if tensor.dtype == torch.bfloat16:
+            return BFloat16(tensor.view(torch.uint16).numpy())
+        return tensor.numpy() if tensor.dtype in (torch.float16, torch.float32) else None
+
     def _stored(self, name: str) -> npt.NDArray[Any]:
         return _read_stored(self.files[name], name)
+
+
+def _open_tensor(file: Path, name: str) -> torch.Tensor:
+    """A tensor in its own type, mapped from disk: reading it is what takes time."""
+    with safe_open(file, framework="pt") as tensors:
+        tensor: torch.Tensor = tensors.get_tensor(name)
+    return tensor
 
 
 def _read_stored(file: Path, name: str) -> npt.NDArray[Any]:
     """A tensor in its own type, or in float32 where that is bfloat16, which numpy does not have."""
     import torch
 
-    with safe_open(file, framework="pt") as tensors:
-        tensor = tensors.get_tensor(name)
+    tensor = _open_tensor(file, name)
     array: npt.NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
 
@@ -245,18 +269,19 @@ def describe(base: Base, adapter: Adapter) -> dict[str, Any]:
             **({"quantized": base.quantized.method} if base.quantized else {}),
             "files": {file.name: _sum(file) for file in base.weights},
         },
-        "adapter": _describe_adapter(adapter),
+        "adapter": describe_adapter(adapter),
     }
 
 
-def _describe_adapter(adapter: Adapter) -> dict[str, Any]:
+def describe_adapter(adapter: Adapter) -> dict[str, Any]:
+    """What is combined into a stage's adapter, for the manifest: names, sums and how."""
     described: dict[str, Any] = {"name": adapter.path.name, "sha256": _sum(adapter.weights)}
     if blend := adapter.blend:
-        others = [_describe_adapter(other) for other in blend.others]
+        others = [describe_adapter(other) for other in blend.others]
         how = {"method": blend.method, "weights": list(blend.weights), "density": blend.density, "seed": blend.seed}
         described["blend"] = {**how, "others": others}
     if extrapolation := adapter.extrapolation:
-        reference = _describe_adapter(extrapolation.reference)
+        reference = describe_adapter(extrapolation.reference)
         described["extrapolation"] = {"alpha": extrapolation.alpha, "reference": reference}
     return described
 

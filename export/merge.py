@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.errors import ExportError
-from edgereason.export.inputs import Adapter, Base
+from edgereason.export.inputs import Adapter, Base, Float
 from edgereason.export.pairing import check_architecture, vocabulary
 from edgereason.export.safetensors_file import write_streamed
 from edgereason.files import write_json
@@ -39,6 +39,8 @@ class MergedWeights(Mapping[str, Float32]):
         tokenizer: The directory with the tokenizer's files.
         base: The directory of the base.
         compute: What gives a tensor by its name.
+        as_stored: What gives a tensor that merging leaves as it is in the bits that the base has it in, mapped from
+            disk and not looked at yet; None for others.
     """
 
     config: dict[str, Any]
@@ -46,12 +48,13 @@ class MergedWeights(Mapping[str, Float32]):
     tokenizer: Path
     base: Path
     compute: Callable[[str], Float32]
+    as_stored: Callable[[str], Float | None] = lambda name: None
 
     def __getitem__(self, name: str) -> Float32:
         if name not in self.shapes:
             raise KeyError(name)
         array = self.compute(name)
-        if not np.isfinite(array).all():
+        if not _finite(array):
             raise ExportError(
                 f"{name} of {self.base} has NaN or infinite values.", "Copy the base again from its source."
             )
@@ -95,7 +98,7 @@ def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
         beyond: Float32 = here + np.float32(alpha) * (here - there)
         return beyond
 
-    return replace(trained, compute=compute)
+    return MergedWeights(trained.config, trained.shapes, trained.tokenizer, trained.base, compute)
 
 
 def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
@@ -107,8 +110,7 @@ def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
     check_architecture(base, skeleton)
 
     def read(name: str) -> Float32:
-        source = skeleton.tied.get(name)
-        return skeleton.unmerged(source, base.read) if source else base.read(name)
+        return skeleton.stored(name, base.read)
 
     def compute(name: str) -> Float32:
         return skeleton.merged(name, read)
@@ -119,12 +121,15 @@ def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
             return not skeleton.changes(source) or np.array_equal(read(name), compute(source))
         return np.array_equal(compute(name), compute(source))
 
+    def as_stored(name: str) -> Float | None:
+        return None if name in skeleton.tied or skeleton.changes(name) else base.mapped(name)
+
     tied = {name for name, source in skeleton.tied.items() if same(name, source)}
     shapes = {name: shape for name, shape in skeleton.shapes.items() if name not in tied}
     if skeleton.tied and not tied:
         config["tie_word_embeddings"] = False
     tokenizer = find_tokenizer(*(each.path for each in (adapter, base) if each))
-    return MergedWeights(config, shapes, tokenizer, base.path, compute)
+    return MergedWeights(config, shapes, tokenizer, base.path, compute, as_stored)
 
 
 def materialize(merged: MergedWeights, directory: Path, report: Report | None = None) -> None:
@@ -186,6 +191,14 @@ def _shards(shapes: Mapping[str, tuple[int, ...]]) -> list[list[str]]:
         shards[-1].append(name)
         size += bytes_
     return shards
+
+
+def _finite(array: Float32) -> bool:
+    """Whether all values are finite; read once, where that is so and none is beyond 1e19."""
+    flat = array.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = flat @ flat  # infinite or NaN if a value is
+    return bool(np.isfinite(squares)) or bool(np.isfinite(flat).all())
 
 
 def _numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:

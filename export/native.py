@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.errors import ExportError
+from edgereason.export.ahead import ahead
+from edgereason.export.inputs import Float
+from edgereason.export.merge import MergedWeights
 from edgereason.export.safetensors_file import ALIGNMENT, write_streamed
 from edgereason.files import new_file, write_json
-from edgereason.kernels import packing
-from edgereason.kernels.packing import BLOCK, PANEL, PackedWeight
+from edgereason.kernels import cpu, packing
+from edgereason.kernels.packing import BLOCK, PANEL, BFloat16, PackedWeight
 from edgereason.weights import FUSED, NATIVE_FORMAT, NATIVE_VERSION
 
 Float32 = npt.NDArray[np.float32]
@@ -54,8 +57,8 @@ class Rounding:
         """What holds for one weight."""
         return Rounding(8, self.group_size) if stem in _TABLES and self.bits == 4 else self
 
-    def quantize(self, weight: Float32) -> PackedWeight:
-        return packing.quantize(weight, self.bits, self.group_size, self.symmetric)
+    def quantize(self, weight: Float) -> PackedWeight:
+        return cpu.quantize(weight, self.bits, self.group_size, self.symmetric)
 
     def specs(self, rows: int, columns: int) -> dict[str, Spec]:
         """Type and shape of each part of a weight, known before it is rounded."""
@@ -94,7 +97,8 @@ def write_native(
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_streamed(directory / "model.safetensors", writer.specs, writer.tensors(progress), writer.metadata)
+        tensors = ahead(writer.tensors(progress))
+        write_streamed(directory / "model.safetensors", writer.specs, tensors, writer.metadata)
         with new_file(directory / "config.json") as partial:
             write_json(partial, config)
     except BaseException as error:
@@ -200,11 +204,13 @@ class _Writer:
 
     def tensors(self, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Array]]:
         """Every tensor, as it is finished."""
-        done, total = 0, sum(len(whole.sources) for whole in self._wholes)
+        names = [name for whole in self._wholes for name in whole.sources]
+        sources = ahead(map(self._source, names))
+        done, total = 0, len(names)
         for whole in self._wholes:
             parts = []
             for name in whole.sources:
-                parts.append(self._part(name))
+                parts.append(self._part(name, next(sources)))
                 done += 1
                 if progress:
                     progress(done, total)
@@ -232,22 +238,40 @@ class _Writer:
             for part, array in _arrays(first).items()
         }
 
-    def _part(self, name: str) -> PackedWeight | Array:
+    def _source(self, name: str) -> PackedWeight | BFloat16 | Array:
+        """A weight that is rounded already, or its numbers, in 16 bits where they are only going to be rounded."""
+        if rounded := self._quantized.get(name.removesuffix(".weight")):
+            return rounded
+        weights = self._weights
+        if self._rounding.bits < 16 and isinstance(weights, MergedWeights) and len(weights.shapes[name]) == 2:
+            stored = weights.as_stored(name)
+            if stored is not None:
+                return stored
+        return np.ascontiguousarray(weights[name], np.float32)
+
+    def _part(self, name: str, source: PackedWeight | BFloat16 | Array) -> PackedWeight | Array:
+        """What the file holds of a weight."""
+        if isinstance(source, PackedWeight):
+            return source
         stem = name.removesuffix(".weight")
-        if stem in self._quantized:
-            return self._quantized[stem]
-        tensor = np.ascontiguousarray(self._weights[name], np.float32)
-        if not np.isfinite(tensor).all():
-            raise ExportError(f"{name} has values that are not finite.", "Check the base and the adapter.")
-        if tensor.ndim == 1:
-            return tensor
-        if self._rounding.bits < 16:
-            return self._rounding.of(stem).quantize(tensor)
+        if isinstance(source, BFloat16) or (source.ndim == 2 and self._rounding.bits < 16):
+            try:
+                return self._rounding.of(stem).quantize(source)
+            except ValueError as error:
+                raise _not_finite(name) from error
+        if not np.isfinite(source).all():
+            raise _not_finite(name)
+        if source.ndim == 1:
+            return source
         with np.errstate(over="ignore"):
-            half = tensor.astype(np.float16)
+            half = source.astype(np.float16)
         if not np.isfinite(half).all():
             raise ExportError(f"{stem} has values beyond float16.", "Export with --bits 8.")
         return half
+
+
+def _not_finite(name: str) -> ExportError:
+    return ExportError(f"{name} has values that are not finite.", "Check the base and the adapter.")
 
 
 def _arrays(weight: PackedWeight) -> dict[str, Array]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from edgereason.errors import ExportError
 from edgereason.export import onnx_families
+from edgereason.export.onnx_half import store_in_half
 from edgereason.export.onnx_weights import carry
 from edgereason.export.settings import ONNX_BLOCK_SIZES
 from edgereason.files import sync
@@ -33,12 +34,13 @@ Progress = Callable[[int, int], None]
 ACCURACY_LEVEL = 4
 """Of `MatMulNBits`: activations are quantized to int8, the fastest that CPUs do."""
 
-_PRECISIONS = {4: "int4", 8: "int8", 16: "fp32"}
+_PRECISIONS = {4: "int4", 8: "int8", 16: "fp32", 32: "fp32"}
+_UNQUANTIZED = {16: "float16", 32: "float32"}
 _FILES = ("model.onnx.data", "genai_config.json", "model.onnx")  # the graph last: it makes the others a model
 
 
 def write_onnx(
-    model_dir: Path,
+    model_dir: Path | Callable[[], Path],
     out_dir: Path,
     bits: int,
     progress: Progress | None = None,
@@ -49,13 +51,14 @@ def write_onnx(
 ) -> dict[str, Any]:
     """Write model.onnx, model.onnx.data and genai_config.json.
 
-    With 4 bits, weights are int4 in blocks and the output head is int8. With 16, weights are float32:
-    onnxruntime's CPU kernels have no float16 attention, and compute other float16 operations in float32 anyway.
+    With 4 bits, weights are int4 in blocks and the output head is int8. With 16, matrices are stored in float16 and
+    computed with in float32, as with 32 (see `onnx_half`).
 
     Args:
-        model_dir: config.json, *.safetensors and tokenizer files, as Hugging Face writes them.
+        model_dir: config.json, *.safetensors and tokenizer files, as Hugging Face writes them; or what makes such a
+            directory and returns it, which is called while the builder is being started.
         out_dir: An existing directory; files of these names in it are replaced when all are complete.
-        bits: 4, 8 or 16.
+        bits: 4, 8, 16 or 32.
         progress: Called as layers are read.
         block_size: Inputs that share a scale: 32, 64 or 128.
         symmetric: Whether zero points are in the middle, instead of one for each block.
@@ -63,7 +66,7 @@ def write_onnx(
             stored as they are. Those that are not in it are rounded to nearest.
 
     Returns:
-        How the weights are stored: `{"weights": "int4" | "int8" | "float32", ...}`.
+        How the weights are stored: `{"weights": "int4" | "int8" | "float16" | "float32", ...}`.
 
     Raises:
         ExportError: the builder does not know the family, the rounded weights have no place, or the disk is full.
@@ -71,20 +74,17 @@ def write_onnx(
     if block_size not in ONNX_BLOCK_SIZES:
         raise ExportError(f"group-size is {block_size}.", "ONNX has blocks of 32, 64 or 128.")
     if bits not in _PRECISIONS:
-        raise ExportError(f"bits is {bits}.", "Choose 4, 8 or 16.")
-    config = _read_config(model_dir)
-    onnx_families.check(config, model_dir)
+        raise ExportError(f"bits is {bits}.", "Choose 4, 8, 16 or 32.")
     try:
-        with tempfile.TemporaryDirectory(dir=out_dir, prefix=".onnx-") as temporary:
+        with tempfile.TemporaryDirectory(dir=out_dir, prefix=".onnx-") as temporary, _builder(Path(temporary)) as child:
             built = Path(temporary)
-            job = [
-                str(model_dir.resolve()),
-                str(built.resolve()),
-                _PRECISIONS[bits],
-                _options(bits, block_size, symmetric),
-            ]
-            _build(job, built, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
-            _finish(built / "model.onnx", config, quantized or {})
+            source = model_dir if isinstance(model_dir, Path) else model_dir()
+            config = _read_config(source)
+            onnx_families.check(config, source)
+            options = _options(bits, block_size, symmetric)
+            job = [str(source.resolve()), str(built.resolve()), _PRECISIONS[bits], options]
+            _build(child, job, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
+            _finish(built / "model.onnx", config, quantized or {}, bits == 16)
             for name in _FILES:
                 sync(built / name)
                 (built / name).replace(out_dir / name)
@@ -93,8 +93,8 @@ def write_onnx(
             f"{out_dir} could not be written: {error.strerror or error}.",
             "Free some space, or write to another disk.",
         ) from error
-    if bits == 16:
-        return {"weights": "float32"}
+    if bits in _UNQUANTIZED:
+        return {"weights": _UNQUANTIZED[bits]}
     stored = {"weights": _PRECISIONS[bits], "block_size": block_size, "accuracy_level": ACCURACY_LEVEL}
     return {**stored, **({} if symmetric else {"symmetric": False}), "output_head": "int8"}
 
@@ -111,15 +111,15 @@ def _read_config(model_dir: Path) -> dict[str, Any]:
 
 def _options(bits: int, block_size: int, symmetric: bool) -> list[str]:
     """The builder's options. The output head keeps 8 bits: it is what low bits hurt most."""
-    if bits == 16:
+    if bits in _UNQUANTIZED:
         return []
     options = [f"block_size={block_size}", f"accuracy_level={ACCURACY_LEVEL}", f"is_symmetric={symmetric}".lower()]
     return [*options, "matmul_mixed_precision=last_matmul:int8"] if bits == 4 else options
 
 
-def _build(job: list[Any], out: Path, layers: int, report: Progress) -> None:
-    """Run the builder in a child process; it names each layer that it reads, which is where progress comes from."""
-    total = layers + 1
+@contextmanager
+def _builder(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """The builder's process, which imports its libraries until it gets a job; ended with the block, in any case."""
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -129,16 +129,27 @@ def _build(job: list[Any], out: Path, layers: int, report: Progress) -> None:
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", __name__, json.dumps(job)]
-    last = ""
-    with subprocess.Popen(
-        command, env=environment, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as child:
-        for line in child.stdout or ():
-            last = line.strip() or last
-            if match := re.match(r"Reading layer (\d+)", line):
-                report(int(match[1]) + 1, total)
-    if child.returncode != 0:
+    pipe: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    command = [sys.executable, "-m", "edgereason.export.onnx_builder"]
+    with subprocess.Popen(command, env=environment, cwd=out, text=True, errors="replace", **pipe) as child:
+        try:
+            yield child
+        finally:
+            child.kill()  # where all went well it has ended
+
+
+def _build(child: subprocess.Popen[str], job: list[Any], layers: int, report: Progress) -> None:
+    """Give the builder its job; it names each layer that it reads, which is where progress comes from."""
+    assert child.stdin
+    total, last = layers + 1, ""
+    with suppress(BrokenPipeError):  # it has ended already, and its last line says why
+        child.stdin.write(json.dumps(job) + "\n")
+        child.stdin.close()
+    for line in child.stdout or ():
+        last = line.strip() or last
+        if match := re.match(r"Reading layer (\d+)", line):
+            report(int(match[1]) + 1, total)
+    if child.wait() != 0:
         raise ExportError(
             f"onnxruntime-genai's builder could not convert {job[0]}: {last}",
             "See which families it knows, or export with --format native or --format gguf.",
@@ -146,19 +157,9 @@ def _build(job: list[Any], out: Path, layers: int, report: Progress) -> None:
     report(total, total)
 
 
-def _run_builder(model_dir: str, out: str, precision: str, options: list[str]) -> None:
-    """What the child does."""
-    from onnxruntime_genai.models import builder
-
-    cache = str(Path(out) / "cache")
-    extra = builder.parse_extra_options(model_dir, model_dir, out, precision, "cpu", cache, options)
-    builder.create_model(model_dir, model_dir, out, precision, "cpu", cache, **extra)
-    shutil.rmtree(cache, ignore_errors=True)
-
-
-def _finish(path: Path, config: dict[str, Any], quantized: Mapping[str, PackedWeight]) -> None:
-    """Repair the graph, let it compute the logits that are wanted alone, and put rounded weights and the model's own
-    facts into it."""
+def _finish(path: Path, config: dict[str, Any], quantized: Mapping[str, PackedWeight], half: bool) -> None:
+    """Repair the graph, let it compute the logits that are wanted alone, put rounded weights and the model's own facts
+    into it, and store it in float16 where that is wanted."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
@@ -170,7 +171,10 @@ def _finish(path: Path, config: dict[str, Any], quantized: Mapping[str, PackedWe
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     facts = {"context_length": config["max_position_embeddings"], "head_size": head_size, "logits_from": 1}
     onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
-    onnx.save(model, path)
+    if half:
+        store_in_half(model, path)
+    else:
+        onnx.save(model, path)
 
 
 def _repair_shared_embedding(graph: Any) -> None:
@@ -207,7 +211,3 @@ def _add_logits_from(graph: Any) -> None:
     head.input[0] = cut.output[0]
     logits = next(output for output in graph.output if output.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_param = "logits_length"
-
-
-if __name__ == "__main__":
-    _run_builder(*json.loads(sys.argv[1]))

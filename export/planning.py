@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgereason.errors import ExportError
+from edgereason.export.fidelity.streamed import streamed_memory_needed
 from edgereason.export.fidelity.witness import available_memory, memory_needed
 from edgereason.export.merge import MergedWeights
 from edgereason.export.settings import Settings
@@ -17,7 +18,7 @@ from edgereason.export.settings import Settings
 _TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 # Bits per weight with scales, of linear layers and of tables, as measured on exported bundles.
 _GGUF_BITS = {"IQ4_XS": 4.3, "Q4_0": 4.5, "Q4_K_M": 4.9, "Q5_K_M": 5.7, "Q6_K": 6.6, "Q8_0": 8.5, "F16": 16.0}
-_ONNX_BITS = {4: (5.0, 9.0), 8: (9.0, 9.0), 16: (32.0, 32.0)}
+_ONNX_BITS = {4: (5.0, 9.0), 8: (9.0, 9.0), 16: (16.0, 16.0), 32: (32.0, 32.0)}
 _LIBRARIES = 600_000_000
 """Bytes that torch, transformers and PEFT take by themselves."""
 _SAMPLE_SECONDS = 1.0
@@ -32,8 +33,9 @@ class PlannedModel:
         parameters: How many numbers it is made of.
         bytes: About what it will take in the bundle.
         work_bytes: About what lies beside the bundle while it is written.
-        memory_bytes: About the most memory that writing it takes.
-        seconds: About how long merging and writing take here and now, verifying and calibration aside.
+        memory_bytes: Memory that is enough to write it, mostly by far: for an adapter that changes the largest tensor.
+        seconds: Roughly how long merging and writing take here and now, verifying and calibration aside: merging some
+            weights is tried, the rest is scaled up.
     """
 
     name: str
@@ -107,16 +109,23 @@ def make_plan(models: Mapping[str, MergedWeights], out: Path, settings: Settings
     planned = tuple(_plan_model(name, weights, settings, timed) for name, weights in models.items())
     place = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     memory = max(model.memory_bytes for model in planned)
+    free = available_memory()
     if settings.verify:
-        memory = max(memory, memory_needed(max(model.parameters for model in planned)))
-    return Plan(planned, memory, shutil.disk_usage(place).free, available_memory(), place)
+        memory = max(memory, *(_verifying(each.shapes, free) for each in models.values()))
+    return Plan(planned, memory, shutil.disk_usage(place).free, free, place)
+
+
+def _verifying(shapes: Mapping[str, tuple[int, ...]], free: int | None) -> int:
+    """Bytes that the reference takes: in memory where that is there, else layer by layer."""
+    resident = memory_needed(sum(map(math.prod, shapes.values())))
+    return resident if free is None or resident <= free else min(resident, streamed_memory_needed(shapes))
 
 
 def _plan_model(name: str, weights: MergedWeights, settings: Settings, timed: bool) -> PlannedModel:
     sizes = {tensor: math.prod(shape) for tensor, shape in weights.shapes.items()}
     parameters, largest = sum(sizes.values()), 4 * max(sizes.values())
     stored = int(sum(size * _bits(tensor, weights, settings) for tensor, size in sizes.items()) / 8)
-    work = {"gguf": 2 * parameters * (settings.bits < 16), "onnx": 4 * parameters}.get(settings.format, 0)
+    work = 4 * parameters if settings.format == "onnx" else 0
     if settings.method == "gptq":
         work += stored
     # onnxruntime-genai's builder holds the model in float32, and what it makes of it.
@@ -132,7 +141,7 @@ def _bits(name: str, weights: MergedWeights, settings: Settings) -> float:
         return 32.0
     if settings.format == "onnx":
         if name == _TABLES[0] and _TABLES[1] in weights:  # it is quantized only where it is the head as well
-            return 32.0
+            return 16.0 if settings.bits == 16 else 32.0
         return _ONNX_BITS[settings.bits][table]
     if settings.gguf_type is not None:
         return max(_GGUF_BITS[settings.gguf_type], 6.6 if table else 0.0)

@@ -17,11 +17,11 @@ FORMATS = ("native", "gguf", "onnx", "gptq")
 LAYOUTS = ("merged", "shared")
 _SHARED_FORMATS = ("native", "gguf")
 COMBINATIONS = ("linear", "ties", "dare_linear", "dare_ties", "cat")
-BITS = (4, 8, 16)
+BITS = (4, 8, 16, 32)
 GGUF_TYPES = {"IQ4_XS": 4, "Q4_0": 4, "Q4_K_M": 4, "Q5_K_M": 5, "Q6_K": 6, "Q8_0": 8, "F16": 16}
 """The GGUF types that can be written, and the bits of a weight in each."""
 
-_VERIFYING = ("verify", "prompts", "thresholds", "allow_loss")
+_NOT_OF_FILES = ("verify", "prompts", "thresholds", "allow_loss", "min_confidence")
 METHODS = ("rtn", "gptq")
 _GROUP_SIZES = {"rtn": 32, "gptq": 128}
 ONNX_BLOCK_SIZES = (32, 64, 128)
@@ -38,7 +38,7 @@ class Settings:
     Attributes:
         format: `native`, `gguf`, `onnx` or `gptq`.
         layout: `merged`: one set of weights per stage; `shared`: one base, and an adapter for each stage.
-        bits: 4 or 8 (quantized by groups) or 16 (full precision).
+        bits: 4 or 8 (quantized by groups), 16 (full precision), or in the format `onnx` 32.
         gguf_type: A name from `GGUF_TYPES`, which says the bits as well; chosen by them when None and the format is
             `gguf`.
         combine: How adapters of a stage become one: `linear`, `ties`, `dare_linear`, `dare_ties` or `cat`, as in
@@ -52,6 +52,8 @@ class Settings:
         prompts: A file of questions to verify with, in place of those that ship with the package.
         thresholds: What each rung may lose, in place of the default limits: `("quantized.kl=0.05",)`.
         allow_loss: Finish a bundle that loses more, and say so in its manifest.
+        min_confidence: The guidance's confidence, from 0 to 1, below which a question is outside of what the model
+            knows, in place of the guidance adapter's own.
         method: How weights of 4 or 8 bits are rounded in the formats `native`, `onnx` and `gptq`: `rtn` (to nearest) or
             `gptq` (arXiv 2210.17323); `rtn` for `native` and `gptq` for `gptq` when None.
         group_size: Inputs that share a scale, a multiple of 32, or `ONE_GROUP`; 32 for rtn and 128 for gptq when None.
@@ -83,6 +85,7 @@ class Settings:
     prompts: Path | None = None
     thresholds: tuple[str, ...] = ()
     allow_loss: bool = False
+    min_confidence: float | None = None
     method: str | None = None
     group_size: int | None = None
     symmetric: bool = True
@@ -109,10 +112,16 @@ class Settings:
             read_questions(self.prompts)
         if self.gguf_type is None and self.bits not in BITS:
             raise UsageError(f"bits is {self.bits}.", "Choose 4, 8 or 16.")
+        if self.bits == 32 and self.format != "onnx":
+            raise UsageError("32 bits are for --format onnx.", "Choose 16, which loses next to nothing.")
         if self.ollama and self.format != "gguf":
             raise UsageError(f"ollama is for --format gguf, not for {self.format}.", "Leave --ollama out.")
         self._check_method()
         _choose("way to combine adapters", self.combine, COMBINATIONS)
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise UsageError(
+                f"min-confidence is {self.min_confidence}.", "Give what `edgereason calibrate` finds, from 0 to 1."
+            )
         if not 0 < self.density <= 1:
             raise UsageError(f"density is {self.density}.", "Choose a share above 0 and up to 1.")
         if self.extrapolate is not None and not math.isfinite(self.extrapolate):
@@ -132,11 +141,11 @@ class Settings:
             object.__setattr__(self, "method", "gptq" if self.format == "gptq" else "rtn")
         assert self.method is not None
         _choose("method", self.method, METHODS)
-        if self.method == "gptq" and (self.format == "gguf" or self.bits == 16):
+        if self.method == "gptq" and (self.format == "gguf" or self.bits >= 16):
             raise UsageError(
                 "method gptq is for 4 or 8 bits in the formats native, onnx and gptq.", "Leave --method out."
             )
-        if self.format == "gptq" and self.bits == 16:
+        if self.format == "gptq" and self.bits >= 16:
             raise UsageError("The format gptq has 4 or 8 bits.", "Choose one, or --format native for 16.")
         if self.group_size is None:
             object.__setattr__(self, "group_size", _GROUP_SIZES[self.method])
@@ -176,8 +185,8 @@ class Settings:
         return self.imatrix and self.format == "gguf" and self.bits <= 4
 
     def of_files(self) -> dict[str, Any]:
-        """The options that a bundle's files depend on, as JSON: none of verifying, and calibration text by its sum."""
-        values = {name: value for name, value in asdict(self).items() if name not in _VERIFYING}
+        """The options that a bundle's files depend on, as JSON: none of verifying; calibration text by its sum."""
+        values = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_FILES}
         if self.calibration is not None:
             values["calibration"] = file_sha256(self.calibration)
         return values

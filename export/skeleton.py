@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper, TrainableTokensWrapper
@@ -40,16 +41,17 @@ class Skeleton:
     Attributes:
         shapes: Of every weight, by its name in the checkpoint, in the model's order.
         tied: By the name of a weight that is another one as well: that one's name.
+        model: PEFT's model of both, or transformers' of the base alone, all but the adapters' weights placeholders.
 
     Raises:
         ExportError: an adapter cannot be loaded into this architecture.
     """
 
     def __init__(self, config: Mapping[str, Any], adapter: Adapter | None) -> None:
-        with quiet():
-            empty = _empty_model(config)
+        empty = empty_model(config)
         self.shapes, self.tied = _parameters(empty)
-        self._base: nn.Module = attach(empty, adapter).get_base_model() if adapter else empty
+        self.model = attach(empty, adapter) if adapter else empty
+        self._base: nn.Module = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def changes(self, name: str) -> bool:
         """Whether the adapters change a weight, or bring it."""
@@ -98,6 +100,11 @@ class Skeleton:
         parameter = getattr(module.original_module if isinstance(module, ModulesToSaveWrapper) else _own(module), leaf)
         return read(name) if _is_placeholder(parameter) else _to_numpy(parameter)
 
+    def stored(self, name: str, read: Read) -> Float32:
+        """As `unmerged`, for a name of any weight: a tied one is the other."""
+        source = self.tied.get(name)
+        return self.unmerged(source, read) if source else read(name)
+
     @staticmethod
     def _has_lora_bias(layer: LoraLayer) -> bool:
         return bool(layer.lora_bias.get(layer.active_adapters[0], False))
@@ -117,19 +124,37 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _empty_model(config: Mapping[str, Any]) -> nn.Module:
-    """transformers' model of a configuration, whose weights are placeholders; tied ones are the same object."""
+def empty_model(config: Mapping[str, Any]) -> nn.Module:
+    """transformers' model of a configuration in float32, ready to compute but for its weights.
+
+    They are placeholders, of their shapes and of one number each; tied ones are the same object.
+    """
     values = {key: value for key, value in config.items() if key != "quantization_config"}
     parsed = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(values)
-    with torch.device("meta"):
-        model: nn.Module = transformers.AutoModelForCausalLM.from_config(parsed, dtype=torch.float32)
+    with quiet(), init_empty_weights(include_buffers=False):
+        # Only eager attention computes every family's scores as its paper has them (soft caps).
+        model: Any = transformers.AutoModelForCausalLM.from_config(
+            parsed, dtype=torch.float32, attn_implementation="eager"
+        )
+    model.tie_weights()
     placeholders: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter not in placeholders:
                 placeholders[parameter] = _placeholder(parameter.shape)
             module.register_parameter(name, placeholders[parameter])
-    return model
+    empty: nn.Module = model.eval()
+    return empty
+
+
+def placeholders(module: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """The weights that are to be lent: the modules that hold them, and their names there."""
+    return [
+        (holder, leaf, parameter)
+        for holder in module.modules()
+        for leaf, parameter in holder.named_parameters(recurse=False)
+        if _is_placeholder(parameter)
+    ]
 
 
 def _placeholder(shape: torch.Size) -> nn.Parameter:

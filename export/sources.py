@@ -63,6 +63,15 @@ def parse_adapters(values: list[str]) -> dict[str, float]:
     return weights
 
 
+def parse_stage(value: str) -> dict[str, float]:
+    """A stage's adapters in one word: `DIR`, or several as `DIR:WEIGHT,DIR:WEIGHT`.
+
+    Raises:
+        UsageError: a directory is named twice.
+    """
+    return parse_adapters([value] if Path(value).is_dir() else value.split(","))
+
+
 def parse_references(values: list[str], stages: tuple[str, ...]) -> dict[str, str]:
     """The reference adapter of each stage, from `DIR` for all of them or `STAGE:DIR` for one.
 

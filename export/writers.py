@@ -130,7 +130,7 @@ def _write_onnx(
     assert settings.group_size is not None
     quantized = quantize(merged, calibration, work, settings, report)
     stored = write_onnx(
-        _materialized(merged, work, report),
+        partial(_materialized, merged, work, report),
         directory,
         settings.bits,
         _step(report, _writing(settings)),

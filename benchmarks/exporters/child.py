@@ -1,7 +1,8 @@
 """One export in a process of its own: `child.py MODULE FUNCTION CHECKPOINT OUT`, MODULE being a file beside this one.
 
 The clock starts before libraries are imported: programs that are commands bring their own start, too. The last line of
-the output is JSON: seconds, the peak memory of this process or of one that it started, and the size of the result.
+the output is JSON: seconds, what all cores have computed meanwhile, the peak memory of this process or of one that it
+started, and the size of the result.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ def peak_rss_mb() -> float:
     )
 
 
+def processor_seconds() -> float:
+    """What this process and its children have computed, on all cores: other programs beside them change it little."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def main() -> int:
     name, function = sys.argv[1:3]
     checkpoint, out = map(Path, sys.argv[3:5])
@@ -38,7 +45,8 @@ def main() -> int:
     getattr(module, function)(checkpoint, out)
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(json.dumps({"seconds": seconds, "peak_rss_mb": peak_rss_mb(), "size_mb": size / 1e6}))
+    figures = {"seconds": seconds, "processor_s": processor_seconds(), "peak_rss_mb": peak_rss_mb()}
+    print(json.dumps({**figures, "size_mb": size / 1e6}))
     return 0
 
 

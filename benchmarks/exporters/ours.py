@@ -31,8 +31,12 @@ def q4_k_m(checkpoint: Path, out: Path) -> None:
 def onnx(checkpoint: Path, out: Path) -> None:
     """int4, blocks of 32; the merged model is written for the builder, and removed."""
     merged = out / "merged"
-    materialize(merge(open_base(checkpoint)), merged)
-    write_onnx(merged, out, 4)
+
+    def merge_into() -> Path:
+        materialize(merge(open_base(checkpoint)), merged)
+        return merged
+
+    write_onnx(merge_into, out, 4)
     for file in merged.iterdir():
         file.unlink()
     merged.rmdir()

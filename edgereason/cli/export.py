@@ -44,7 +44,7 @@ def export(
     layout: Annotated[
         str, typer.Option(help="merged: one model per stage; shared: one base and two adapters.")
     ] = "merged",
-    bits: Annotated[int, typer.Option(help="4, 8, or 16 for full precision.")] = 4,
+    bits: Annotated[int, typer.Option(help="4, 8, or 16 for full precision; onnx: 32, too.")] = 4,
     gguf_type: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16, in place of --bits."),
@@ -98,6 +98,10 @@ def export(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Draw what was measured here, as PNG."),
     ] = None,
+    min_confidence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="The confidence below which a question is outside of what the guidance model knows."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and show sizes, disk, memory and time; write nothing.")
     ] = False,
@@ -146,6 +150,7 @@ def export(
         "prompts": prompts,
         "thresholds": tuple(threshold or ()),
         "allow_loss": allow_loss,
+        "min_confidence": min_confidence,
     }
     if dry_run:
         with shown_warnings(console):

@@ -15,20 +15,27 @@ from edgereason.cli.options import Prompts, Thresholds
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgereason.bundle import Bundle
     from edgereason.export.fidelity import Report
+    from edgereason.export.fidelity.origins import Source
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],
     against: Annotated[
-        Optional[tuple[str, Path, Path]],  # noqa: UP045  (typer reads the annotation on Python 3.10)
+        Optional[tuple[str, str, str]],  # noqa: UP045  (typer reads the annotation on Python 3.10)
         typer.Option(
-            help="What it was made from: base, guidance adapter, answer adapter.", metavar="BASE GUIDANCE ANSWER"
+            help="What it was made from: base, guidance adapter, answer adapter; of several DIR:WEIGHT,DIR:WEIGHT.",
+            metavar="BASE GUIDANCE ANSWER",
         ),
     ] = None,
     answer_base: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="The answer model's base where it is another one."),
+    ] = None,
+    reference_adapter: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Where an extrapolated model goes away from: DIR, or STAGE:DIR for one stage."),
     ] = None,
     prompts: Prompts = None,
     threshold: Thresholds = None,
@@ -61,16 +68,31 @@ def verify(
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
         console.print('Verifying more than that needs transformers: pip install "edgereason[export]"')
         return
-    from edgereason.export.fidelity.measure import failure, measure, open_sources
+    from edgereason.export.fidelity.measure import failure, measure
 
+    sources = None if against is None else _open_sources(opened, against, answer_base, reference_adapter or [])
     with export_progress(Console(stderr=True)) as progress:
-        sources = open_sources(opened, *against, answer_base=answer_base) if against else None
         report = measure(opened, sources, prompts=prompts, thresholds=thresholds, progress=progress)
     _show(report, console, plot)
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if report.finding:
         raise failure(report)
+
+
+def _open_sources(
+    bundle: Bundle, against: tuple[str, str, str], answer_base: str | None, references: list[str]
+) -> dict[str, Source]:
+    from edgereason.bundle import STAGES
+    from edgereason.export.fidelity.against import open_sources
+    from edgereason.export.fidelity.measure import require_memory
+    from edgereason.export.sources import parse_references, parse_stage
+
+    base, guidance, answer = against
+    adapters = (parse_stage(guidance), parse_stage(answer))
+    sources = open_sources(bundle, base, *adapters, answer_base, parse_references(references, STAGES))
+    require_memory(sources.values())
+    return sources
 
 
 def show_fidelity(fidelity: Mapping[str, Any], where: str, console: Console, plot: Path | None = None) -> Report | None:

@@ -11,6 +11,11 @@ _CURES = {
         "Its tokenizer.json is not the one that the adapter was trained with.",
         "Save that tokenizer beside the adapter (tokenizer.save_pretrained) and export again.",
     ),
+    "gguf_tokenizer": (
+        "llama.cpp splits text otherwise than the tokenizer that the model was trained with: edgereason reads "
+        "tokenizer.json and does not mind, Ollama and other programs do.",
+        "For edgereason alone, allow it with --threshold gguf_tokenizer.different=N; or choose another --format.",
+    ),
     "template": (
         "Its prompt or chat template is not the one of the adapter's tokenizer.",
         "Save the training's tokenizer and prompt.json beside the adapter and export again.",
@@ -25,7 +30,7 @@ _CURES = {
     ),
     "stored": (
         "Merged weights lie outside of what float16 holds: above 65,504, or too small for it.",
-        "Export with --format onnx --bits 16, which stores float32, or train the adapter with a lower learning rate.",
+        "Export with --format onnx --bits 32, which stores float32, or train the adapter with a lower learning rate.",
     ),
     "quantized": (
         "Rounding to so few bits changes what this model predicts.",
@@ -91,10 +96,11 @@ def explain(
         bits: Of a weight in the bundle.
     """
     cause, cure = _CURES[rung]
-    if rung == "quantized" and (bits == 16 or "weight" in exceeded):
+    if rung == "quantized" and (bits >= 16 or "weight" in exceeded):
         cause, cure = _WRITER
     if "different" in exceeded:
-        what = {"tokenizer": "texts become other token ids", "template": "prompts are rendered otherwise"}
+        ids = "texts become other token ids"
+        what = {"tokenizer": ids, "gguf_tokenizer": ids, "template": "prompts are rendered otherwise"}
         found = f"{measures['different']:.0f} of {measures['compared']:.0f} "
         found += what.get(rung, "end tokens are not the reference's")
         lost = f"in the bundle {found}"

@@ -5,7 +5,7 @@ The reference is what an adapter was trained with: transformers' own tokenizer, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgereason.errors import BundleError
@@ -38,12 +38,15 @@ def compare_ids(reference: Any, bundle: Tokenizer, texts: Sequence[str]) -> Comp
         texts: What the models read and write.
     """
     vocabulary = [text for text in reference.batch_decode([[i] for i in range(len(reference))]) if "\ufffd" not in text]
-    checked = list(dict.fromkeys([*texts, *_PROBES, *vocabulary]))
+    return compare_texts(reference, bundle.encode, [*texts, *_PROBES, *vocabulary])
+
+
+def compare_texts(reference: Any, encode: Callable[[str], list[int]], texts: Sequence[str]) -> Comparison:
+    """Token ids of texts: transformers' tokenizer `reference` against what `encode` gives."""
+    checked = list(dict.fromkeys(texts))
     expected = reference(checked, add_special_tokens=False)["input_ids"]
     different = [
-        (text, ids, found)
-        for text, ids in zip(checked, expected, strict=True)
-        if (found := bundle.encode(text)) != list(ids)
+        (text, ids, found) for text, ids in zip(checked, expected, strict=True) if (found := encode(text)) != list(ids)
     ]
     first = ""
     if different:

@@ -14,7 +14,7 @@ from edgereason.bundle import Bundle
 from edgereason.errors import UsageError
 from edgereason.export.fidelity import exact, witness
 from edgereason.export.fidelity.distance import Logits, Predictions, Text, make_texts, measure, predict
-from edgereason.export.fidelity.limits import Limits
+from edgereason.export.fidelity.limits import Limits, in_whole_counts
 from edgereason.export.fidelity.origins import Origin
 from edgereason.export.fidelity.report import TITLES, Rung, StageReport
 from edgereason.language_model import LanguageModel, load_model
@@ -23,8 +23,6 @@ from edgereason.tokenizer import Tokenizer
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of its steps are done, and how many there are."""
 
-NEW_TOKENS = 64
-"""Most tokens that the reference writes after each prompt."""
 _LEAST_NEW = 8
 
 Asked = tuple[str, str | None]
@@ -34,17 +32,22 @@ Asked = tuple[str, str | None]
 def climb(
     bundle: Bundle, stage: str, origin: Origin, asked: Sequence[Asked], limits: Limits, progress: Progress
 ) -> tuple[StageReport, list[str]]:
-    """Measure one stage.
+    """Measure one stage. Prompts that leave no room in the model's context are left out, and counted.
 
     Returns:
-        Its report, and the reference's texts for each of `asked`.
+        Its report, and the reference's texts for each of `asked`; empty where the prompt was left out.
 
     Raises:
         UsageError: no prompt fits into the model's context.
         BundleError, EngineError: the bundle or its engine cannot be used.
     """
     rendered = [exact.render(origin.tokenizer, origin.prompt, *each) for each in asked]
-    texts, reference, written = _reference(origin, rendered, progress)
+    prompts: list[list[int]] = origin.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    fitting = _fitting(origin, prompts)
+    texts, reference, continued = _reference(origin, [prompts[index] for index in fitting], progress)
+    written = [dict(zip(fitting, continued, strict=True)).get(index, "") for index in range(len(prompts))]
+    positions = sum(len(text.targets) for text in texts)
+    limits = in_whole_counts(limits, positions, len(texts))
     rungs = _exact_rungs(bundle, stage, origin, asked, [*rendered, *written], limits)
     before = reference
     for rung, predictions in _weight_rungs(origin, texts, reference, limits, progress):
@@ -54,30 +57,32 @@ def climb(
     with load_model(bundle.path / stage, threads=threads) as model:
         distance, _ = measure(texts, reference, before, _engine_logits(model, texts, _steps(progress, "engine")))
     rungs.append(Rung("engine", distance.to_json(), limits["engine"]))
-    positions = sum(len(text.targets) for text in texts)
-    return StageReport(len(texts), positions, tuple(rungs)), written
+    return StageReport(len(texts), positions, tuple(rungs), len(prompts) - len(texts)), written
+
+
+def _fitting(origin: Origin, prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Which prompts leave room for a text in the model's context: a small model may be meant for short questions."""
+    fitting = [index for index, ids in enumerate(prompts) if len(ids) + _LEAST_NEW <= origin.context]
+    if not fitting:
+        raise UsageError(
+            f"The shortest prompt to verify with has {min(map(len, prompts)):,} tokens, "
+            f"the model's context holds {origin.context:,}.",
+            "Give shorter questions with --prompts.",
+        )
+    return fitting
 
 
 def _reference(
-    origin: Origin, rendered: Sequence[str], progress: Progress
+    origin: Origin, prompts: Sequence[Sequence[int]], progress: Progress
 ) -> tuple[list[Text], list[Predictions], list[str]]:
     """The texts that everything is measured on, what the reference predicts in them, and what it wrote."""
-    prompts: list[list[int]] = origin.tokenizer(list(rendered), add_special_tokens=False)["input_ids"]
-    longest = max(map(len, prompts))
-    if longest + _LEAST_NEW > origin.context:
-        raise UsageError(
-            f"A prompt to verify with has {longest:,} tokens, the model's context holds {origin.context:,}.",
-            "Give shorter questions with --prompts.",
-        )
     model = origin.open()
-    limit = min(NEW_TOKENS, origin.context - longest)
+    limit = min(model.new_tokens, origin.context - max(map(len, prompts)))
     steps = _steps(progress, "reference")
     # Writing and reading are counted as one step of work.
-    continuations = witness.continue_greedily(
-        model, prompts, origin.stops, limit, lambda done, total: steps(done, 2 * total)
-    )
+    continuations = model.continue_greedily(prompts, origin.stops, limit, lambda done, total: steps(done, 2 * total))
     texts = make_texts(prompts, continuations)
-    computed = witness.logits(model, texts, lambda done, total: steps(total + done, 2 * total))
+    computed = model.logits(texts, lambda done, total: steps(total + done, 2 * total))
     found = {index: predict(texts[index], rows) for index, rows in computed}
     written = origin.tokenizer.batch_decode(continuations, skip_special_tokens=True)
     return texts, [found[index] for index in range(len(texts))], [text.strip() for text in written]
@@ -93,12 +98,23 @@ def _exact_rungs(
     ends = {"bundle.json": described.stop_ids, "tokenizer files": tokenizer.stop_ids(), **origin.stored.end_tokens()}
     compared = {
         "tokenizer": exact.compare_ids(origin.tokenizer, tokenizer, texts),
+        **_in_llama_cpp(bundle, stage, origin, texts),
         "template": exact.compare_prompts(
             origin.tokenizer, origin.prompt, tokenizer, described.prompt, [*asked, *alone]
         ),
         "stops": exact.compare_stops(origin.stops, ends),
     }
     return [Rung(name, counts, limits[name], detail) for name, (counts, detail) in compared.items()]
+
+
+def _in_llama_cpp(bundle: Bundle, stage: str, origin: Origin, texts: Sequence[str]) -> dict[str, exact.Comparison]:
+    """What other programs make of the texts with the tokenizer inside a GGUF file."""
+    if bundle.format != "gguf":
+        return {}
+    from edgereason.export.fidelity.readback_gguf import own_tokenizer
+
+    with own_tokenizer(bundle.model(stage) / "model.gguf") as tokenizer:
+        return {"gguf_tokenizer": exact.compare_texts(origin.tokenizer, tokenizer.encode, texts)}
 
 
 def _weight_rungs(
@@ -110,8 +126,8 @@ def _weight_rungs(
     model = origin.empty()
     before = reference
     for name, weight in origin.rungs.items():
-        changes = witness.fill(model, weight)
-        computed = witness.logits(model, texts, _steps(progress, name))
+        changes = model.fill(weight)
+        computed = model.logits(texts, _steps(progress, name))
         distance, before = measure(texts, reference, before, computed)
         measures = distance.to_json()
         detail = ""

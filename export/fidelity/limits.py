@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from edgereason.errors import UsageError
 
-EXACT = ("tokenizer", "template", "stops")
+EXACT = ("tokenizer", "gguf_tokenizer", "template", "stops")
 """Rungs on which everything has to be equal."""
 NUMERIC = ("merged", "stored", "quantized", "engine")
 """Rungs on which next-token distributions are compared."""
@@ -76,6 +76,24 @@ def parse_thresholds(texts: Iterable[str]) -> dict[str, dict[str, float]]:
 def with_thresholds(limits: Limits, changes: Limits) -> dict[str, dict[str, float]]:
     """`limits`, those of `changes` in their place."""
     return {rung: {**values, **changes.get(rung, {})} for rung, values in limits.items()}
+
+
+def in_whole_counts(limits: Limits, positions: int, prompts: int) -> dict[str, dict[str, float]]:
+    """Limits on shares of so many positions and prompts, lowered to the next share that can occur.
+
+    Of 160 positions one is 0.6%: without this, a limit of 99.5% would not let a single one differ, and two equally
+    probable tokens would fail a bundle.
+    """
+    counts = {"top1": positions, "greedy": prompts}
+    return {
+        rung: {name: _whole(limit, counts[name]) if name in counts else limit for name, limit in values.items()}
+        for rung, values in limits.items()
+    }
+
+
+def _whole(share: float, count: int) -> float:
+    misses = math.ceil(round(count * (1 - share), 6))  # rounded before: 1 - 0.9 is a little more than a tenth
+    return math.floor((1 - misses / count) * 1e5) / 1e5  # down, since reports round what was measured
 
 
 def exceeded(measures: Mapping[str, float], limits: Mapping[str, float]) -> tuple[str, ...]:

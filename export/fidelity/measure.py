@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgereason.bundle import STAGES, Bundle, file_sha256
-from edgereason.errors import ExportError, FidelityError, UsageError
+from edgereason.bundle import STAGES, Bundle
+from edgereason.errors import ExportError, FidelityError
 from edgereason.export.fidelity.ladder import Progress, climb
 from edgereason.export.fidelity.limits import Limits, default_limits, parse_thresholds, with_thresholds
 from edgereason.export.fidelity.origins import Origin, Source, itself, trained
 from edgereason.export.fidelity.questions import read_questions
 from edgereason.export.fidelity.report import Report, StageReport
-from edgereason.export.fidelity.witness import available_memory, few_threads, memory_needed
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import merge
-from edgereason.prompts import DEFAULT_PROMPTS
+from edgereason.export.fidelity.streamed import streamed_memory_needed
+from edgereason.export.fidelity.witness import available_memory, few_threads
 
 if TYPE_CHECKING:
     from edgereason.export.settings import Settings
@@ -30,6 +27,7 @@ def measure(
     *,
     prompts: Path | None = None,
     thresholds: Limits | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Measure how close a bundle is to what it was made from.
@@ -40,6 +38,8 @@ def measure(
             files, and those files with each other: what can be known without base and adapters.
         prompts: A file of questions (see `questions.read_questions`), in place of those that ship with the package.
         thresholds: Limits in place of the default ones, by rung and measure.
+        memory: Bytes that computing the reference may take, by default what is free: a model that needs more is read
+            from its files layer by layer in each pass (see `streamed`).
         progress: Called as work goes on.
 
     Raises:
@@ -48,11 +48,12 @@ def measure(
     """
     bits = int(bundle.quantization["bits"])
     limits = with_thresholds(default_limits(bits), thresholds or {})
+    memory = available_memory() if memory is None else memory
     questions = read_questions(prompts)
     guidances = [question.guidance for question in questions]
     stages: dict[str, StageReport] = {}
     for stage in STAGES:
-        origin = _origin(bundle, stage, against)
+        origin = _origin(bundle, stage, against, memory)
         asked = [
             (question.text, guidance if stage == "answer" else None)
             for question, guidance in zip(questions, guidances, strict=True)
@@ -62,37 +63,6 @@ def measure(
         # The answer model reads what the guidance model wrote, as it does when it is used.
         guidances = [given or text or None for given, text in zip(guidances, written, strict=True)]
     return Report("base + unmerged adapter, fp32" if against else "the weights in its own files", bits, stages)
-
-
-def open_sources(
-    bundle: Bundle, base: str, guidance_adapter: Path, answer_adapter: Path, answer_base: str | None = None
-) -> dict[str, Source]:
-    """Open what a bundle is said to have been made from.
-
-    Raises:
-        ExportError: something is missing or damaged, does not fit, or does not fit into memory.
-        UsageError: an adapter is not the one that the bundle's manifest names.
-    """
-    paths = {"guidance": guidance_adapter, "answer": answer_adapter}
-    bases = {"guidance": base, "answer": base if answer_base is None else answer_base}
-    sources = {}
-    for stage in STAGES:
-        opened = open_base(bases[stage], bundle.format)
-        adapter = open_adapter(paths[stage], DEFAULT_PROMPTS[stage])
-        recorded = bundle.provenance[stage]["adapter"]
-        if {"blend", "extrapolation"} & set(recorded):
-            raise UsageError(
-                f"The {stage} model of {bundle.path} was made from several adapters, which is measured by its export.",
-                f"`edgereason inspect {bundle.path}` shows the report.",
-            )
-        if file_sha256(adapter.weights) != recorded.get("sha256"):
-            raise UsageError(
-                f"{paths[stage]} is not the adapter that {bundle.path} was made from, {recorded.get('name')}.",
-                f"Give that one as the {stage} adapter.",
-            )
-        sources[stage] = Source(opened, adapter, None if bundle.shared else merge(opened, adapter))
-    require_memory(sources.values())
-    return sources
 
 
 def prove(bundle: Bundle, against: Mapping[str, Source], settings: Settings, progress: Progress | None) -> Bundle:
@@ -117,25 +87,25 @@ def failure(report: Report) -> FidelityError:
 
 
 def require_memory(sources: Iterable[Source]) -> None:
-    """Refuse models that do not fit into memory in float32, which verifying takes.
+    """Refuse models of which not even the largest layer fits into memory in float32, which verifying takes.
 
     Raises:
-        ExportError: the largest one does not.
+        ExportError: that of one does not.
     """
-    needed = memory_needed(max(sum(map(math.prod, source.base.shapes.values())) for source in sources))
+    needed = max(streamed_memory_needed(source.base.shapes) for source in sources)
     free = available_memory()
     if free is not None and needed > free:
         raise ExportError(
-            f"Verifying computes with the model in float32, which needs about {needed / 1e9:.1f} GB of memory; "
+            f"Verifying computes in float32, layer by layer, which needs about {needed / 1e9:.1f} GB of memory; "
             f"{free / 1e9:.1f} GB are free.",
             "Close other programs, verify on a larger machine, or leave it out with --no-verify.",
         )
 
 
-def _origin(bundle: Bundle, stage: str, against: Mapping[str, Source] | None) -> Origin:
+def _origin(bundle: Bundle, stage: str, against: Mapping[str, Source] | None, memory: int | None) -> Origin:
     if against is None:
-        return itself(bundle, stage)
-    return trained(bundle, stage, against[stage])
+        return itself(bundle, stage, memory)
+    return trained(bundle, stage, against[stage], memory)
 
 
 def _for_stage(stage: str, progress: Progress | None) -> Callable[[str, int, int], None]:

@@ -15,17 +15,23 @@ from peft import PeftModel
 
 from edgereason.bundle import Bundle
 from edgereason.errors import BundleError, ExportError
-from edgereason.export.fidelity.readback import Float32, ModelFile, open_model_file
-from edgereason.export.fidelity.witness import empty_model, fill, parameters, quiet
+from edgereason.export import skeleton
+from edgereason.export.fidelity.readback import ModelFile, open_model_file
+from edgereason.export.fidelity.streamed import StreamedWitness
+from edgereason.export.fidelity.witness import (
+    Float32,
+    Weight,
+    Witness,
+    empty_model,
+    memory_needed,
+    parameters,
+    quiet,
+)
 from edgereason.export.inputs import Adapter, Base
 from edgereason.export.merge import MergedWeights, find_tokenizer, merge
-from edgereason.export.skeleton import attach
 from edgereason.files import read_json
 from edgereason.prompts import Prompt
 from edgereason.tokenizer import Tokenizer
-
-Weight = Callable[[str], Float32]
-"""Gives a parameter under its name in transformers."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ class Origin:
     prompt: Prompt
     tokenizer: Any
     stops: frozenset[int]
-    open: Callable[[], Any]
-    empty: Callable[[], Any]
+    open: Callable[[], Witness]
+    empty: Callable[[], Witness]
     rungs: Mapping[str, Weight]
     stored: ModelFile
 
@@ -75,8 +81,14 @@ class Source:
         return self.base.config if self.merged is None else self.merged.config
 
 
-def trained(bundle: Bundle, stage: str, source: Source) -> Origin:
+def trained(bundle: Bundle, stage: str, source: Source, memory: int | None = None) -> Origin:
     """The reference that an export is held against: base and unmerged adapter, computed by transformers and PEFT.
+
+    Args:
+        bundle: The bundle.
+        stage: Of it.
+        source: What the stage was made from.
+        memory: Bytes that computing may take: a model that takes more is streamed. None for a model in memory.
 
     Raises:
         BundleError: the bundle's files cannot be read.
@@ -92,25 +104,36 @@ def trained(bundle: Bundle, stage: str, source: Source) -> Origin:
     extrapolated = adapter.extrapolation is not None
     if source.merged is not None and not extrapolated:
         rungs["merged"] = weights.__getitem__
-    if bundle.format != "onnx":  # which stores float32 wherever it does not quantize
+    if bundle.format != "onnx" or bundle.quantization["bits"] == 16:  # it stores float32 wherever it does not quantize
         rungs["stored"] = lambda name: in_16_bits(weights[name])
     rungs["quantized"] = stored.weight
+    streamed = _is_streamed(shapes, memory)
+
+    def open_reference() -> Witness:
+        if extrapolated:
+            return _filled(_empty(config, None, streamed), weights.__getitem__)
+        return unmerged_streamed(base, adapter, config) if streamed else unmerged(base, adapter, config)
+
+    # PEFT cannot read a GGUF adapter. What is wrong with one shows on the rung of the engine.
+    on_rungs = adapter.path if bundle.format == "gguf" else bundle.path / stage
     return Origin(
         parameters=_count(shapes),
         context=int(config["max_position_embeddings"]),
         prompt=adapter.prompt,
         tokenizer=tokenizer,
         stops=_stops(tokenizer, base),
-        open=lambda: _filled(config, weights.__getitem__) if extrapolated else _unmerged(base, adapter, config),
-        # PEFT cannot read a GGUF adapter. What is wrong with one shows on the rung of the engine.
-        empty=lambda: _empty(bundle, adapter.path if bundle.format == "gguf" else bundle.path / stage, config),
+        open=open_reference,
+        empty=lambda: _empty(config, on_rungs if bundle.shared else None, streamed),
         rungs=rungs,
         stored=stored,
     )
 
 
-def itself(bundle: Bundle, stage: str) -> Origin:
+def itself(bundle: Bundle, stage: str, memory: int | None = None) -> Origin:
     """The reference where there is no other: the weights in the bundle's own files, computed by transformers.
+
+    Args:
+        bundle, stage, memory: As `trained`.
 
     Raises:
         BundleError: the bundle's files cannot be read, or it does not bring the model's configuration.
@@ -122,10 +145,9 @@ def itself(bundle: Bundle, stage: str) -> Origin:
     shapes = _shapes(config)
     stored = open_model_file(bundle.format, bundle.model(stage), shapes)
 
-    def open_model() -> Any:
-        model = _empty(bundle, bundle.path / stage, config)
-        fill(model, stored.weight)
-        return model
+    def open_model() -> Witness:
+        adapter = bundle.path / stage if bundle.shared else None
+        return _filled(_empty(config, adapter, _is_streamed(shapes, memory)), stored.weight)
 
     return Origin(
         parameters=_count(shapes),
@@ -173,30 +195,42 @@ def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return sum(map(math.prod, shapes.values()))
 
 
-def _empty(bundle: Bundle, adapter: Path, config: Mapping[str, Any]) -> Any:
+def _is_streamed(shapes: Mapping[str, tuple[int, ...]], memory: int | None) -> bool:
+    return memory is not None and memory_needed(_count(shapes)) > memory
+
+
+def _empty(config: Mapping[str, Any], adapter: Path | None, streamed: bool) -> Witness:
     """A model for a bundle's weights; in the layout `shared` with an adapter in PEFT's form."""
-    model = empty_model(config)
-    if not bundle.shared:
-        return model
-    with quiet():
-        return PeftModel.from_pretrained(model, adapter, torch_device="cpu").float().eval()
+    model = skeleton.empty_model(config) if streamed else empty_model(config)
+    if adapter is not None:
+        with quiet():
+            model = PeftModel.from_pretrained(model, adapter, torch_device="cpu").float().eval()
+    return StreamedWitness(model) if streamed else Witness(model)
 
 
-def _filled(config: Mapping[str, Any], weight: Weight) -> Any:
+def _filled(model: Witness, weight: Weight) -> Witness:
     """Weights that no adapter can say, such as extrapolated ones, are their own reference."""
-    model = empty_model(config)
-    fill(model, weight)
+    model.fill(weight)
     return model
 
 
-def _unmerged(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> Any:
-    model = _filled(base.config, base.read) if "quantization_config" in base.config else _load(base)
+def unmerged(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> Witness:
+    """Base and adapter, not merged, in memory; `config` has the vocabulary of both."""
+    quantized = "quantization_config" in base.config
+    model = _filled(_empty(base.config, None, False), base.read).model if quantized else _load(base)
     with quiet():
         if model.get_input_embeddings().weight.shape[0] != config["vocab_size"]:
             model.resize_token_embeddings(config["vocab_size"], mean_resizing=False)
         if adapter.blend:
-            return attach(model, adapter)
-        return PeftModel.from_pretrained(model, adapter.path, torch_device="cpu").eval()
+            return Witness(skeleton.attach(model, adapter))
+        return Witness(PeftModel.from_pretrained(model, adapter.path, torch_device="cpu").eval())
+
+
+def unmerged_streamed(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> Witness:
+    """The same, with the base's weights read layer by layer."""
+    # What is tied is so in the base, even where merging both unties it.
+    parts = skeleton.Skeleton({**base.config, "vocab_size": config["vocab_size"]}, adapter)
+    return StreamedWitness(parts.model, lambda name: parts.stored(name, base.read))
 
 
 def _load(base: Base) -> Any:

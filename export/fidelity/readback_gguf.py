@@ -6,6 +6,9 @@ lie in the order of llama.cpp's rotary embedding, for Gemma one has been added t
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,33 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from edgereason.engines.gguf_tokenizer import GgufTokenizer
 from edgereason.errors import BundleError
 from edgereason.export.fidelity.readback import Float32, Shapes
+from edgereason.llama_library import llama_library
 
 _INTERLEAVED = ("llama", "granite", "smollm3")
 """Architectures (`general.architecture`) with neighbouring pairs in q and k, as llama.cpp rotates them."""
 _NORMS_PLUS_ONE = ("gemma", "gemma2", "gemma3")
+
+
+@contextmanager
+def own_tokenizer(path: Path) -> Iterator[GgufTokenizer]:
+    """The tokenizer that a file brings, as llama.cpp reads it.
+
+    Raises:
+        BundleError: llama.cpp cannot read the file.
+    """
+    llama = llama_library()
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    model = llama.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise BundleError(f"{path} cannot be read by llama.cpp.", "Export the bundle again.")
+    try:
+        yield GgufTokenizer(llama, model, path)
+    finally:
+        llama.llama_model_free(model)
 
 
 class GGUFFile:

@@ -81,7 +81,7 @@ class OnnxFile:
     def _table(self, node: Any) -> Float32:
         """The embedding table, which may be the output head's, reshaped or transposed."""
         maker = self._makers.get(node.input[0])
-        source = node.input[0] if maker is None else maker.input[0]
+        source = node.input[0] if maker is None or maker.op_type == "Cast" else maker.input[0]
         if node.op_type == "Gather":
             return self._array(source).T if maker and maker.op_type == "Transpose" else self._array(source)
         facts = {attribute.name: attribute.i for attribute in node.attribute}
@@ -101,6 +101,9 @@ class OnnxFile:
         return (scale[:, :, None] * (blocks - origin[:, :, None])).reshape(rows, -1)
 
     def _array(self, name: str) -> npt.NDArray[Any]:
+        maker = self._makers.get(name)
+        if maker is not None and maker.op_type == "Cast":  # stored in another type than it is computed with
+            return self._array(maker.input[0]).astype(np.float32)
         if name not in self._constants:
             raise BundleError(f"{self._path} has no constant {name}.", "Export the bundle again.")
         array: npt.NDArray[Any] = numpy_helper.to_array(self._constants[name], base_dir=str(self._path.parent))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "tokenizer": "token ids",
+    "gguf_tokenizer": "ids in llama.cpp",
     "template": "chat template",
     "stops": "end tokens",
     "merged": "merged, fp32",
@@ -70,20 +71,30 @@ class Rung:
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage's ladder: on how many prompts, over how many token positions, and its rungs in order."""
+    """One stage's ladder.
+
+    Attributes:
+        prompts: On how many prompts it was measured.
+        positions: Over how many token positions.
+        rungs: In order.
+        too_long: How many prompts were left out, since they leave no room in the model's context.
+    """
 
     prompts: int
     positions: int
     rungs: tuple[Rung, ...]
+    too_long: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        rungs = [rung.to_json() for rung in self.rungs]
-        return {"prompts": self.prompts, "positions": self.positions, "rungs": rungs}
+        counts = {"prompts": self.prompts, "positions": self.positions}
+        if self.too_long:
+            counts["too_long"] = self.too_long
+        return {**counts, "rungs": [rung.to_json() for rung in self.rungs]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StageReport:
         rungs = tuple(Rung.from_json(rung) for rung in value["rungs"])
-        return cls(int(value["prompts"]), int(value["positions"]), rungs)
+        return cls(int(value["prompts"]), int(value["positions"]), rungs, int(value.get("too_long", 0)))
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,8 @@ def _table(name: str, stage: StageReport) -> Table:
     from rich.text import Text
 
     title = f"{name}: {stage.prompts} prompts, {stage.positions:,} tokens"
+    if stage.too_long:
+        title += f" ({stage.too_long} longer than the model's context left out)"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("rung", no_wrap=True)

@@ -1,10 +1,12 @@
-"""Write a model as GGUF: float16 through the `gguf` package, then smaller types through llama.cpp's own quantizer.
+"""Write a model as GGUF through the `gguf` package, each tensor merged, rounded and written before the next.
 
-The float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (tests/export/test_gguf.py).
+A float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (tests/export/test_gguf.py). A
+file of a smaller type is, byte for byte, what llama.cpp's quantizer makes of it (tests/export/test_gguf_types.py).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,22 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
+import numpy.typing as npt
 import torch
+from gguf import GGMLQuantizationType
 from torch import Tensor
 from transformers import AutoConfig
 
 from edgereason.errors import ExportError
+from edgereason.export.ahead import ahead
 from edgereason.export.gguf import rope
 from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
-from edgereason.export.gguf.quantize import GGUF_TYPES, Importance, quantize
+from edgereason.export.gguf.quantize import GGUF_TYPES, Importance, choose_types, quantize_rows
 from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
 from edgereason.export.inputs import open_base
 from edgereason.export.merge import MergedWeights, merge
 from edgereason.files import new_file
+from edgereason.kernels.packing import BFloat16
 
 Progress = Callable[[int, int], None]
 """Called with the tensors that are done and the tensors that there are."""
 
+_DTYPES = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.F16: torch.float16}
 _CURE = "Export with --format native, which computes the configuration as it is."
 
 
@@ -41,7 +49,7 @@ def write_gguf(
 ) -> None:
     """Write a model as one GGUF file.
 
-    The file appears when it is complete, or not at all. Quantizing needs room for the float16 file beside it.
+    The file appears when it is complete, or not at all.
 
     Args:
         source: Merged weights, or a Hugging Face directory: config.json, *.safetensors and the tokenizer's files.
@@ -57,27 +65,19 @@ def write_gguf(
     """
     if gguf_type not in GGUF_TYPES:
         raise ExportError(f"There is no GGUF type {gguf_type!r}.", f"Choose one of {', '.join(GGUF_TYPES)}.")
-    steps = 1 if gguf_type == "F16" else 2
     model = _Model.open(merge(open_base(source, "gguf")) if isinstance(source, Path) else source)
-    total = steps * len(model.tensors)
     report = progress or (lambda done, total: None)
     try:
         with new_file(out_file) as partial:
-            half = partial if gguf_type == "F16" else partial.with_suffix(".f16")
-            try:
-                _write_f16(model, half, name or model.config.model_type, lambda done: report(done, total))
-                if gguf_type != "F16":
-                    count = len(model.tensors)
-                    quantize(half, partial, gguf_type, importance, lambda done: report(count + done, total))
-            finally:
-                if half != partial:
-                    half.unlink(missing_ok=True)
+            planned = [(tensor, tensor.kind) for tensor in model.tensors]
+            if gguf_type != "F16":
+                planned = _plan(model, partial.with_suffix(".sketch"), gguf_type, importance)
+            _write(model, partial, name or model.config.model_type, gguf_type, planned, importance or {}, report)
     except OSError as error:
         raise ExportError(
             f"{out_file} could not be written: {error.strerror or error}.",
             "Free some space, or write to another disk.",
         ) from error
-    report(total, total)
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,14 @@ class _Tensor:
     load: Callable[[], Tensor]
 
     @property
-    def dtype(self) -> torch.dtype:
-        # llama.cpp's kernels take biases and norms in float32 only.
-        return torch.float32 if len(self.shape) == 1 or self.name.endswith("_norm.weight") else torch.float16
+    def kind(self) -> GGMLQuantizationType:
+        """The type in a float16 file: llama.cpp's kernels take biases and norms in float32 only."""
+        whole = len(self.shape) == 1 or self.name.endswith("_norm.weight")
+        return GGMLQuantizationType.F32 if whole else GGMLQuantizationType.F16
+
+
+_Planned = tuple[_Tensor, GGMLQuantizationType]
+"""A tensor and the type in which it will be written."""
 
 
 @dataclass(frozen=True)
@@ -140,40 +145,108 @@ def _tensors(weights: MergedWeights, config: Any, family: Family) -> Iterator[_T
             )
 
         def load(source: str = source, name: str = name) -> Tensor:
-            return stored(family, name, torch.from_numpy(weights[source]), config)
+            return stored(family, name, _read(weights, source), config)
 
         yield _Tensor(name, shape, load)
 
 
-def _write_f16(model: _Model, out: Path, name: str, report: Callable[[int], None]) -> None:
-    """Write the float16 file, one tensor in memory at a time."""
-    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[model.family.arch])
+def _read(weights: MergedWeights, name: str) -> Tensor:
+    """A tensor in float32, or a matrix that merging leaves alone as the checkpoint has it."""
+    found = weights.as_stored(name) if len(weights.shapes[name]) == 2 else None
+    if found is None:
+        return torch.from_numpy(weights[name])
+    return torch.from_numpy(found.bits).view(torch.bfloat16) if isinstance(found, BFloat16) else torch.from_numpy(found)
+
+
+def _plan(model: _Model, sketch: Path, gguf_type: str, importance: Importance | None) -> list[_Planned]:
+    """The types of all tensors, in the order of the quantizer, which reads a float16 file without values."""
+    writer = gguf.GGUFWriter(sketch, gguf.MODEL_ARCH_NAMES[model.family.arch])
     try:
         for tensor in model.tensors:
-            size = tensor.dtype.itemsize * torch.Size(tensor.shape).numel()
-            writer.add_tensor_info(tensor.name, tensor.shape, torch.empty(0, dtype=tensor.dtype).numpy().dtype, size)
-        writer.add_type(gguf.GGUFType.MODEL)
-        writer.add_name(model_name(name, model.weights.tokenizer))
-        writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+            _add(writer, tensor, tensor.kind)
         model.family.write_keys(writer, model.config)
-        write_tokenizer(writer, model.weights.tokenizer, model.weights.config)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for done, tensor in enumerate(model.tensors, start=1):
-            writer.write_tensor_data(_converted(tensor, model.weights.base).numpy())
-            report(done)
+        writer.close()
+        size = sum(gguf.GGUFWriter.ggml_pad(_bytes(tensor, tensor.kind), 32) for tensor in model.tensors)
+        with sketch.open("r+b") as file:  # a hole, which takes no room
+            file.truncate(gguf.GGUFWriter.ggml_pad(sketch.stat().st_size, 32) + size)
+        chosen = choose_types(sketch, gguf_type, importance)
+    finally:
+        writer.close()
+        sketch.unlink(missing_ok=True)
+    tensors = {tensor.name: tensor for tensor in model.tensors}
+    if chosen.keys() != tensors.keys():
+        raise ExportError(
+            "llama.cpp's quantizer has left tensors out.", "Report this with the versions that edgereason doctor shows."
+        )
+    return [(tensors[name], kind) for name, kind in chosen.items()]
+
+
+def _add(writer: gguf.GGUFWriter, tensor: _Tensor, kind: GGMLQuantizationType) -> None:
+    shape = gguf.quants.quant_shape_to_byte_shape(tensor.shape, kind)
+    writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), _bytes(tensor, kind), raw_dtype=kind)
+
+
+def _bytes(tensor: _Tensor, kind: GGMLQuantizationType) -> int:
+    return math.prod(gguf.quants.quant_shape_to_byte_shape(tensor.shape, kind))
+
+
+def _write(
+    model: _Model,
+    out: Path,
+    name: str,
+    gguf_type: str,
+    planned: list[_Planned],
+    importance: Importance,
+    report: Progress,
+) -> None:
+    """Write the file, one tensor in memory at a time and the next one on its way."""
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[model.family.arch])
+    try:
+        for tensor, kind in planned:
+            _add(writer, tensor, kind)
+        writer.add_type(gguf.GGUFType.MODEL)
+        writer.add_name(model_name(name, model.weights.tokenizer))
+        writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
+        if gguf_type == "F16":  # where the converter says it; the quantizer says it last
+            _add_file_type(writer, gguf_type)
+        model.family.write_keys(writer, model.config)
+        write_tokenizer(writer, model.weights.tokenizer, model.weights.config)
+        if gguf_type != "F16":
+            _add_file_type(writer, gguf_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        loaded = ahead((tensor, kind, tensor.load()) for tensor, kind in planned)
+        arrays = ahead(_converted(*each, importance, model.weights.base) for each in loaded)
+        for done, array in enumerate(arrays, start=1):
+            writer.write_tensor_data(array)
+            report(done, len(planned))
     finally:
         writer.close()
 
 
-def _converted(tensor: _Tensor, model_dir: Path) -> Tensor:
-    data = tensor.load().to(torch.float32).to(tensor.dtype).contiguous()
-    if not torch.isfinite(data).all():
+def _add_file_type(writer: gguf.GGUFWriter, gguf_type: str) -> None:
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_file_type(GGUF_TYPES[gguf_type])
+
+
+def _converted(
+    tensor: _Tensor, kind: GGMLQuantizationType, data: Tensor, importance: Importance, base: Path
+) -> npt.NDArray[Any]:
+    """A tensor's bytes in the file, as numpy has them."""
+    try:
+        if kind not in _DTYPES:
+            return quantize_rows(data, kind, importance.get(tensor.name))
+        plain = data.to(torch.float32).to(_DTYPES[kind]).contiguous()
+        if plain.numel() and not all(math.isfinite(bound) for bound in plain.aminmax()):  # isfinite takes far longer
+            raise ValueError
+    except ValueError as error:
         raise ExportError(
-            f"{model_dir} has values in {tensor.name} that are not finite or too large for float16.",
+            f"{base} has values in {tensor.name} that are not finite or too large for float16.",
             "Repair the checkpoint, or export with --format native or --format onnx.",
-        )
-    return data
+        ) from error
+    array: npt.NDArray[Any] = plain.numpy()
+    return array

@@ -1,4 +1,5 @@
-"""Runs GPTQModel in its own environment: `logits MODEL IDS.json OUT.npy`, or `quantize MODEL TEXT.json OUT`.
+"""Runs GPTQModel in its own environment: `logits MODEL IDS.json OUT.npy`, `transformers MODEL IDS.json OUT.npy`, or
+`quantize MODEL TEXT.json OUT`.
 
 TEXT.json holds `{"sequences": [[id, ...], ...], "group_size": 128}`.
 """
@@ -15,6 +16,7 @@ os.cpu_count = lambda: 4  # it divides by a share of them, which is zero where t
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from gptqmodel import BACKEND, GPTQModel, QuantizeConfig  # type: ignore[import-not-found]  # noqa: E402
+from transformers import AutoModelForCausalLM, GPTQConfig  # noqa: E402
 
 
 def logits(model: str, ids: str, out: str) -> None:
@@ -23,6 +25,16 @@ def logits(model: str, ids: str, out: str) -> None:
     with torch.no_grad():
         found = loaded.model(torch.tensor([json.loads(Path(ids).read_text())])).logits[0]
     np.save(out, found.float().numpy())
+
+
+def through_transformers(model: str, ids: str, out: str) -> None:
+    """What transformers computes, float32 `[T, vocab]`, by the kernel that GPTQModel need not compile first."""
+    settings = GPTQConfig(bits=4, backend="torch")  # of these it takes the backend alone, the rest from the checkpoint
+    loaded = AutoModelForCausalLM.from_pretrained(
+        model, device_map="cpu", dtype=torch.float32, quantization_config=settings
+    )
+    with torch.no_grad():
+        np.save(out, loaded(torch.tensor([json.loads(Path(ids).read_text())])).logits[0].float().numpy())
 
 
 def quantize(model: str, text: str, out: str) -> None:
@@ -35,4 +47,4 @@ def quantize(model: str, text: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    {"logits": logits, "quantize": quantize}[sys.argv[1]](*sys.argv[2:])
+    {"logits": logits, "transformers": through_transformers, "quantize": quantize}[sys.argv[1]](*sys.argv[2:])

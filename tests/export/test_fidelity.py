@@ -21,6 +21,7 @@ from edgereason.errors import FidelityError, UsageError
 from edgereason.export import export
 from edgereason.export.calibration import SHIPPED
 from edgereason.export.fidelity import Report, default_limits, parse_thresholds
+from edgereason.export.fidelity.limits import exceeded, in_whole_counts
 from edgereason.export.fidelity.measure import measure
 from edgereason.export.fidelity.origins import Source
 from edgereason.export.fidelity.questions import read_questions
@@ -86,8 +87,9 @@ def test_nothing_is_lost_by_an_export_of_8_bits(
     assert bundle.fidelity["allow_loss"] is False
     for stage in report.stages.values():
         rungs = {rung.name: rung.measures for rung in stage.rungs}
-        expected = ["tokenizer", "template", "stops", "merged", "stored", "quantized", "engine"]
+        expected = ["tokenizer", "gguf_tokenizer", "template", "stops", "merged", "stored", "quantized", "engine"]
         left_out = {"shared": ["merged"], "onnx": ["stored"]}.get(options.get("layout") or options.get("format"), [])
+        left_out += [] if options.get("format") == "gguf" else ["gguf_tokenizer"]
         assert list(rungs) == [name for name in expected if name not in left_out]
         assert rungs["tokenizer"]["compared"] > 150  # each token that is a text of its own, at least
         # Rounding loses something, and all rungs see the same texts.
@@ -96,13 +98,23 @@ def test_nothing_is_lost_by_an_export_of_8_bits(
             assert rungs["merged"]["kl"] < 1e-8
     alone = measure(bundle, prompts=questions, thresholds=parse_thresholds(LENIENT))
     assert alone.passed
-    assert [rung.name for rung in alone.stages["answer"].rungs] == ["tokenizer", "template", "stops", "engine"]
+    names = [rung.name for rung in alone.stages["answer"].rungs if rung.name != "gguf_tokenizer"]
+    assert names == ["tokenizer", "template", "stops", "engine"]
 
 
 def test_every_type_has_limits_that_grow_with_its_bits() -> None:
     limits = [default_limits(bits)["quantized"]["kl"] for bits in sorted(set(GGUF_TYPES.values()))]
     assert limits == sorted(limits, reverse=True)
     assert len(set(limits)) == len(limits)
+
+
+@pytest.mark.parametrize(("limit", "positions", "misses"), [(0.995, 160, 1), (0.9, 10, 1), (0.9, 40, 4), (1, 7, 0)])
+def test_limits_on_shares_allow_whole_positions(limit: float, positions: int, misses: int) -> None:
+    allowed = in_whole_counts({"engine": {"top1": limit, "kl": 0.1}}, positions, 2)["engine"]
+    assert allowed["kl"] == 0.1
+    for missed in range(3):
+        measures = {"kl": 0.0, "top1": (positions - misses - missed) / positions}
+        assert exceeded(measures, allowed) == (("top1",) if missed else ())
 
 
 def test_the_questions_are_not_those_of_calibration() -> None:
@@ -169,6 +181,23 @@ def test_damage_to_a_bundle_is_named(
     assert report.finding.cure
 
 
+def test_a_lost_merge_inside_a_gguf_file_is_named(trio: Trio, questions: Path, tmp_path: Path) -> None:
+    """edgereason reads tokenizer.json and does not see it, other programs do."""
+    out = tmp_path / "out"
+    bundle = export(trio["base"], trio["guidance"], trio["answer"], out, format="gguf", bits=16, verify=False)
+    tokenizer = json.loads((out / "answer/tokenizer.json").read_text(encoding="utf-8"))
+    left, right = (part.encode() for part in tokenizer["model"]["merges"][0])
+    length = (len(left) + len(right) + 1).to_bytes(8, "little")
+    file = out / "answer/model.gguf"
+    content = file.read_bytes()
+    assert content.count(length + left + b" " + right) == 1
+    file.write_bytes(content.replace(length + left + b" " + right, length + right + b" " + left))
+    report = measure(bundle, sources(trio), prompts=questions)
+    assert broken_rung(report) == ("answer", "gguf_tokenizer")
+    allowed = measure(bundle, sources(trio), prompts=questions, thresholds={"gguf_tokenizer": {"different": 99}})
+    assert broken_rung(allowed) is None
+
+
 def test_a_lost_end_token_is_named(trio: Trio, questions: Path, bundle: Bundle) -> None:
     lost = replace(bundle.stages["guidance"], stop_ids=frozenset())
     report = measure(replace(bundle, stages={**bundle.stages, "guidance": lost}), sources(trio), prompts=questions)
@@ -215,6 +244,20 @@ def test_a_loss_fails_the_export_unless_it_is_allowed(trio: Trio, questions: Pat
     bundle = export(*trained, **options, allow_loss=True)
     assert bundle.fidelity["allow_loss"] is True
     assert bundle.fidelity["passed"] is False
+
+
+def test_prompts_beyond_the_context_are_left_out_and_counted(trio: Trio, bundle: Bundle, tmp_path: Path) -> None:
+    questions = tmp_path / "long.txt"
+    questions.write_text("How many are left?\n" + "Tom has 12 apples. " * 40)  # the context holds 256 tokens
+    report = measure(bundle, sources(trio), prompts=questions, thresholds=parse_thresholds(LENIENT))
+    assert report.passed
+    for stage in report.stages.values():
+        assert (stage.prompts, stage.too_long) == (1, 1)
+    assert Report.from_json(report.to_json(), "bundle.json").to_json() == report.to_json()
+    assert all("1 longer" in str(table.title) for table in report.tables())
+    questions.write_text("Tom has 12 apples. " * 40)
+    with pytest.raises(UsageError, match="the model's context holds 256"):
+        measure(bundle, sources(trio), prompts=questions)
 
 
 @pytest.mark.parametrize(

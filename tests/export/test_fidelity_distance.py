@@ -12,7 +12,7 @@ from merged_model import random_ids, save_merged
 from numpy.testing import assert_allclose
 
 from edgereason.export.fidelity.distance import Text, divergence, make_texts, measure, predict
-from edgereason.export.fidelity.witness import continue_greedily, logits
+from edgereason.export.fidelity.witness import Witness
 
 
 def random_logits(seed: int, length: int, vocab: int, scale: float = 3.0) -> np.ndarray:
@@ -89,16 +89,16 @@ def test_greedy_agreement_is_what_decoding_shows(tmp_path: Path) -> None:
     """Agreement is told from one pass over the reference's texts: here both models really write."""
     model = save_merged(tmp_path, initializer_range=0.3)
     prompts = [random_ids(length, model.config.vocab_size, length) for length in range(3, 15)]
-    continuations = continue_greedily(model, prompts, frozenset([2]), 12)
+    continuations = Witness(model).continue_greedily(prompts, frozenset([2]), 12)
     texts = make_texts(prompts, continuations)
-    found = dict(logits(model, texts))
+    found = dict(Witness(model).logits(texts))
     reference = [predict(text, found[index]) for index, text in enumerate(texts)]
     with torch.no_grad():
         torch.manual_seed(1)
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.004)
-    written = continue_greedily(model, prompts, frozenset([2]), 12)
-    distance, _ = measure(texts, reference, reference, logits(model, texts))
+    written = Witness(model).continue_greedily(prompts, frozenset([2]), 12)
+    distance, _ = measure(texts, reference, reference, Witness(model).logits(texts))
     same = np.mean([first == second for first, second in zip(written, continuations, strict=True)])
     assert 0 < same < 1
     assert distance.greedy == same

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from edgereason.engines.llama_cpp import LlamaCppEngine
 from edgereason.errors import ExportError
 from edgereason.export.calibration import Calibration
 from edgereason.export.decoder import Decoder
-from edgereason.export.gguf import write_gguf
+from edgereason.export.gguf import GGUF_TYPES, write_gguf
 from edgereason.export.gguf.importance import measure_importance
+from edgereason.export.gguf.quantize import Importance
 from edgereason.export.inputs import open_adapter, open_base
 from edgereason.export.merge import MergedWeights, merge
+from edgereason.llama_library import llama_library
 from edgereason.prompts import GUIDANCE
 from edgereason.tokenizer import Tokenizer
 
@@ -64,6 +68,48 @@ def test_matrices_that_are_too_narrow_for_a_type_get_a_larger_one(tmp_path: Path
     write_gguf(tmp_path, tmp_path / "model.gguf", "Q4_K_M")
     _, tensors = contents(tmp_path / "model.gguf")
     assert tensors["blk.0.attn_q.weight"][0] == gguf.GGMLQuantizationType.Q5_0
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("gguf_type", [name for name in GGUF_TYPES if name != "F16"])
+def test_a_file_is_what_the_quantizer_makes_of_the_float16_file(tmp_path: Path, family: str, gguf_type: str) -> None:
+    # Gemma's matrices stay too narrow for the K types, which are then replaced.
+    wide, narrow = {"hidden_size": 256, "intermediate_size": 512}, {"query_pre_attn_scalar": 32}
+    _, weights = opened(tmp_path, family, **(narrow if family == "gemma2" else wide))
+    importance = measure_importance(weights, SEQUENCES) if gguf_type in ("Q4_K_M", "IQ4_XS") else None
+    write_gguf(weights, tmp_path / "ours.gguf", gguf_type, importance=importance)
+    write_gguf(weights, tmp_path / "half.gguf", "F16")
+    quantizer(tmp_path / "half.gguf", tmp_path / "theirs.gguf", gguf_type, importance or {})
+    assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
+
+
+def quantizer(source: Path, out: Path, gguf_type: str, importance: Importance) -> None:
+    """llama.cpp's own program, as a function."""
+    llama_cpp = llama_library()
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = int(GGUF_TYPES[gguf_type])
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, importance.items(), strict=False):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    if importance:
+        params.imatrix = entries
+    assert llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(params)) == 0
+
+
+def test_a_value_that_float16_cannot_hold_is_named(tmp_path: Path) -> None:
+    _, weights = opened(tmp_path, "llama")
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def too_large(wanted: str) -> Any:
+        array = weights.compute(wanted).copy()
+        array.flat[-1] = 1e5 if wanted == name else array.flat[-1]
+        return array
+
+    broken = MergedWeights(weights.config, weights.shapes, weights.tokenizer, weights.base, too_large)
+    with pytest.raises(ExportError, match=r"blk\.1\.ffn_up\.weight"):
+        write_gguf(broken, tmp_path / "model.gguf", "Q4_0")
+    assert not [*tmp_path.glob("*.gguf*"), *tmp_path.glob(".*")]
 
 
 def test_the_importance_matrix_brings_the_example_closer_on_other_text(tmp_path: Path) -> None:

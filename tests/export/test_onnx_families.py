@@ -47,7 +47,7 @@ def test_onnxruntime_computes_the_logits_of_transformers(name: str, tmp_path: Pa
     model = save_family(name, tmp_path / "in", **MODELS[name])
     save_tokenizer(tmp_path / "in")
     (tmp_path / "out").mkdir()
-    write_onnx(tmp_path / "in", tmp_path / "out", 16)
+    write_onnx(tmp_path / "in", tmp_path / "out", 32)
     ids = random_ids(90, SIZES["vocab_size"])
     session = OnnxEngine(tmp_path / "out", 1).session(len(ids))
     assert relative_error(session.advance(ids, every=True), reference_logits(model, ids)) < 1e-5

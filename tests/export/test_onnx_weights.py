@@ -19,7 +19,7 @@ from edgereason.errors import ExportError, UsageError
 from edgereason.export import export
 from edgereason.export.onnx import write_onnx
 from edgereason.export.settings import Settings
-from edgereason.kernels import packing
+from edgereason.kernels import cpu
 
 Trio = dict[str, Path]
 
@@ -62,7 +62,7 @@ def test_onnxruntime_computes_with_the_weights_that_are_carried_over(
     layers = {name: each for name, each in model.model.named_modules(prefix="model") if is_linear(each)}
     generator = np.random.default_rng(0)
     quantized = {
-        name: packing.quantize(
+        name: cpu.quantize(
             generator.standard_normal(tuple(layer.weight.shape), np.float32) * np.float32(0.1), bits, block, symmetric
         )
         for name, layer in layers.items()
@@ -98,11 +98,11 @@ def test_gptq_weights_are_those_of_the_checkpoint_format(trio: Trio, tmp_path: P
 def test_weights_without_a_place_are_named_and_leave_nothing(tmp_path: Path) -> None:
     save_merged(tmp_path / "in")
     (tmp_path / "out").mkdir()
-    weight = packing.quantize(np.ones((64, 64), np.float32), 4)
+    weight = cpu.quantize(np.ones((64, 64), np.float32), 4)
     name = "model.layers.0.self_attn.o_proj"
     for quantized, reason in (
         ({"model.layers.9.self_attn.o_proj": weight}, r"no product for model\.layers\.9"),
-        ({name: packing.quantize(np.ones((64, 64), np.float32), 8)}, f"{name} does not fit"),
+        ({name: cpu.quantize(np.ones((64, 64), np.float32), 8)}, f"{name} does not fit"),
     ):
         with pytest.raises(ExportError, match=reason):
             write_onnx(tmp_path / "in", tmp_path / "out", 4, quantized=quantized)

@@ -22,8 +22,8 @@ PROGRAM = Path(__file__).with_name("optimum_program.py")
 
 @pytest.mark.parametrize(
     "options",
-    [{"bits": 4}, {"bits": 4, "symmetric": False, "group_size": 64}, {"bits": 8}, {"bits": 16}],
-    ids=["int4", "int4 asymmetric", "int8", "float32"],
+    [{"bits": 4}, {"bits": 4, "symmetric": False, "group_size": 64}, {"bits": 8}, {"bits": 16}, {"bits": 32}],
+    ids=["int4", "int4 asymmetric", "int8", "float16", "float32"],
 )
 def test_optimum_computes_the_logits_of_our_engine(
     options: dict[str, Any], trio: dict[str, Path], tmp_path: Path

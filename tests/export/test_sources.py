@@ -20,7 +20,7 @@ from edgereason.export.inputs import describe, open_base
 from edgereason.export.merge import MergedWeights, merge
 from edgereason.export.pairing import check_pairing
 from edgereason.export.settings import COMBINATIONS, Settings
-from edgereason.export.sources import open_stage, parse_adapters, parse_references
+from edgereason.export.sources import open_stage, parse_adapters, parse_references, parse_stage
 from edgereason.prompts import ANSWER
 
 WEIGHTS = {"first": 0.7, "second": -0.3, "third": 0.2}
@@ -166,6 +166,7 @@ def test_arguments_name_adapters_and_weights() -> None:
     assert parse_adapters(["3"]) == {"3": 1.0}
     with pytest.raises(UsageError, match="given twice"):
         parse_adapters(["a:1", "a:2"])
+    assert parse_stage("a:0.7,b") == {"a": 0.7, "b": 1.0}
     stages = ("guidance", "answer")
     assert parse_references(["sft"], stages) == {"guidance": "sft", "answer": "sft"}
     assert parse_references(["answer:sft"], stages) == {"answer": "sft"}

@@ -1,0 +1,180 @@
+"""How close quantized models of Qwen2.5-0.5B's shape are: ours beside GPTQModel's, llama.cpp's with and without an
+importance matrix, and the ladder's limits. `make conformance` runs it; with `-s` it prints what it finds.
+EDGEREASON_LAYERS takes a model of fewer layers than 24, which is quicker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from drawn_model import save_drawn
+from gptq_checkpoint import dequantized
+from peft import LoraConfig, get_peft_model
+from places import TINY
+from test_gptqmodel import gptqmodel
+from transformers import AutoModelForCausalLM
+
+from edgereason.engines.llama_cpp import LlamaCppEngine
+from edgereason.export import export
+from edgereason.export.calibration import Calibration
+from edgereason.export.decoder import Decoder
+from edgereason.export.fidelity import Report
+from edgereason.export.fidelity.distance import Logits, Text, make_texts, measure, predict
+from edgereason.export.fidelity.witness import Witness
+from edgereason.export.gguf import write_gguf
+from edgereason.export.gguf.importance import measure_importance
+from edgereason.export.gptq import Method
+from edgereason.export.gptq_checkpoint import write_gptq
+from edgereason.export.inputs import open_base
+from edgereason.export.layerwise import quantize_layers
+from edgereason.export.merge import merge
+from edgereason.export.quantizing import rounding
+from edgereason.export.settings import Settings
+from edgereason.export.store import LayerStore
+from edgereason.prompts import ANSWER
+from edgereason.tokenizer import Tokenizer
+from edgereason.training.problems import problems
+
+pytestmark = [
+    pytest.mark.conformance,
+    pytest.mark.timeout(4 * 3600),
+    pytest.mark.skipif("EDGEREASON_GPTQMODEL" not in os.environ, reason="an hour long: make conformance runs it"),
+]
+
+LAYERS = int(os.environ.get("EDGEREASON_LAYERS", "24"))
+CALIBRATION_TOKENS, HELD_OUT = 8192, 16
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Not one thread, as the other tests of this directory have it."""
+    torch.set_num_threads(os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("drawn") / "model"
+    save_drawn(directory, LAYERS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def adapters(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Small changes of all linear layers, for both stages."""
+    directory = tmp_path_factory.mktemp("adapters")
+    paths = (directory / "guidance", directory / "answer")
+    for seed, path in enumerate(paths):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(drawn, dtype=torch.float32)
+        config = LoraConfig(r=8, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+        peft_model = get_peft_model(model, config)
+        for name, parameter in peft_model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.01)
+        peft_model.save_pretrained(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def sequences() -> list[list[int]]:
+    """Calibration text of both quantizers."""
+    found, count = [], 0
+    for ids in Calibration({"answer": ANSWER}).sequences(Tokenizer(TINY / "base")):
+        found.append(ids)
+        count += len(ids)
+        if count > CALIBRATION_TOKENS:
+            break
+    return found
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[Text]:
+    """Problems with answers that are not in the calibration text."""
+    tokenizer = Tokenizer(TINY / "base")
+    held_out = list(islice(problems("measured"), HELD_OUT))
+    prompts = [tokenizer.encode(tokenizer.render(ANSWER.messages(p.question, p.guidance))) for p in held_out]
+    return make_texts(prompts, [tokenizer.encode(p.answer) for p in held_out])
+
+
+def divergences(drawn: Path, texts: list[Text], others: dict[str, Any]) -> dict[str, float]:
+    """Mean KL divergence from the drawn model in fp32, nats, of models given as weights by name or as their logits."""
+    witness = Witness(AutoModelForCausalLM.from_pretrained(drawn, dtype=torch.float32).eval())
+    reference = [predict(texts[index], rows) for index, rows in sorted(witness.logits(texts))]
+    found = {}
+    for name, other in others.items():
+        if isinstance(other, Path):
+            linear = {
+                key: weight for key, weight in dequantized(other).items() if ".layers." in key and weight.ndim == 2
+            }
+            assert len(linear) == 7 * LAYERS
+            witness.model.load_state_dict(linear, strict=False)
+            logits = witness.logits(texts)
+        else:
+            logits = other
+        found[name] = measure(texts, reference, reference, logits)[0].kl
+    return found
+
+
+def test_our_gptq_is_as_close_as_gptqmodels(
+    drawn: Path, sequences: list[list[int]], texts: list[Text], tmp_path: Path
+) -> None:
+    (tmp_path / "text.json").write_text(json.dumps({"sequences": sequences, "group_size": 128}))
+    gptqmodel("quantize", drawn, tmp_path / "text.json", tmp_path / "theirs")
+    weights, store = merge(open_base(drawn)), LayerStore(tmp_path / "store")
+    quantize_layers(Decoder(weights.config, weights), sequences, Method(), store, lambda done, total: None)
+    for name, quantized in (("ours", store.all_weights({})), ("nearest", {})):
+        (tmp_path / name).mkdir()
+        settings = Settings(format="gptq", group_size=128)
+        write_gptq(tmp_path / name, weights, settings, rounding(settings), quantized, lambda done, total: None)
+    found = divergences(drawn, texts, {name: tmp_path / name for name in ("nearest", "theirs", "ours")})
+    print(found)
+    assert found["ours"] <= found["theirs"]
+    assert found["ours"] < 0.7 * found["nearest"]
+
+
+def test_the_importance_matrix_brings_q4_k_m_closer(
+    drawn: Path, sequences: list[list[int]], texts: list[Text], tmp_path: Path
+) -> None:
+    weights = merge(open_base(drawn, "gguf"))
+    importance = measure_importance(weights, sequences)
+    logits: dict[str, list[tuple[int, Logits]]] = {}
+    for name, matrix in (("without", None), ("with", importance)):
+        write_gguf(weights, tmp_path / "model.gguf", "Q4_K_M", importance=matrix)
+        engine = LlamaCppEngine(tmp_path / "model.gguf", os.cpu_count() or 1)
+        logits[name] = [
+            (index, np.array(engine.session(len(text.ids)).advance(text.ids, every=True)))
+            for index, text in enumerate(texts)
+        ]
+        engine.close()
+    found = divergences(drawn, texts, logits)
+    print(found)
+    assert found["with"] < found["without"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": 4},
+        {"bits": 8},
+        {"bits": 16},
+        {"format": "gguf", "gguf_type": "Q5_K_M"},
+        {"format": "gguf", "gguf_type": "Q6_K"},
+    ],
+    ids=str,
+)
+def test_the_ladder_finds_nothing(
+    drawn: Path, adapters: tuple[Path, Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (tmp_path / "questions.txt").write_text("\n".join(p.question for p in islice(problems("measured"), 8)))
+    bundle = export(drawn, *adapters, tmp_path / "out", prompts=tmp_path / "questions.txt", allow_loss=True, **options)
+    report = Report.from_json(bundle.fidelity, "bundle.json")
+    for stage, measured in report.stages.items():
+        print(stage, options, {rung.name: dict(rung.measures) for rung in measured.rungs[3:]})
+    assert report.finding is None
