@@ -19,6 +19,7 @@ class Options(TypedDict, total=False):
     max_new_tokens: int | Mapping[str, int] | None
     temperature: float | None
     seed: int | None
+    calculator: bool | None
     samples: int
     timeout: float | None
     history: Sequence[Result]
@@ -34,6 +35,8 @@ class Asking:
         max_new_tokens: Most tokens per stage, for both or by stage; the bundle's own limits when None.
         temperature: 0 for greedy decoding; the bundle's own when None.
         seed: Makes sampling repeatable.
+        calculator: Whether computations in the answer, `<<16-3-4=`, get their results from a calculator; by default
+            where the answer model was trained to write them so.
         samples: How many guidances and answers to write at once; the majority's is the result, and `Result.agreement`
             tells how large it is. More than one are drawn at temperature 0.7 by default.
         timeout: Seconds after which answering is given up.
@@ -48,6 +51,7 @@ class Asking:
     max_new_tokens: int | Mapping[str, int] | None = None
     temperature: float | None = None
     seed: int | None = None
+    calculator: bool | None = None
     samples: int = 1
     timeout: float | None = None
     history: Sequence[Result] = ()
@@ -84,6 +88,8 @@ class Asking:
             sampling = replace(sampling, seed=self.seed)
         limit = self._limits().get(name, stage.max_new_tokens)
         prompt = stage.prompt.after(_turns(name, self.history))
+        if name == "answer" and self.calculator is not None:
+            prompt = replace(prompt, calculator=self.calculator)
         return replace(stage, prompt=prompt, sampling=sampling, max_new_tokens=limit)
 
     def _limits(self) -> Mapping[str, int]:

@@ -12,7 +12,8 @@ from edgereason import voting
 from edgereason.asking import Asking
 from edgereason.batching import Work, Writing, run
 from edgereason.bundle import STAGES, Stage
-from edgereason.errors import EdgeReasonError, UsageError
+from edgereason.confidence import Confidence
+from edgereason.errors import CancelledError, EdgeReasonError, UsageError
 from edgereason.generate import Decoding, Sampler, StageTimings
 from edgereason.pipeline import Reasoner, check_question
 from edgereason.results import Result, Timings
@@ -27,17 +28,42 @@ class Outcome:
         question: As it was given.
         result: None where there is an error.
         error: None where there is a result.
+        samples: The results that were voted on, in order; of a single answer that one.
     """
 
     number: int
     question: str
     result: Result | None = None
     error: EdgeReasonError | None = None
+    samples: tuple[Result, ...] = ()
 
 
-def answer_all(
-    reasoner: Reasoner, questions: Iterable[str], size: int, asking: Asking
-) -> Generator[Outcome, None, None]:
+class Outcomes(Iterator[Outcome]):
+    """What comes of a batch's questions, in their order. Closing it stops the work and frees its memory."""
+
+    def __init__(self, outcomes: Generator[Outcome, None, None], cancelled: set[int]) -> None:
+        self._outcomes = outcomes
+        self._cancelled = cancelled
+
+    def __next__(self) -> Outcome:
+        return next(self._outcomes)
+
+    def cancel(self, number: int) -> None:
+        """Give up one question, in whatever thread; nothing happens where it is answered already.
+
+        Its memory is freed before the next pass, its outcome has a `CancelledError`, and the others go on.
+
+        Args:
+            number: Which question, from 0. It may be one that was not taken yet.
+        """
+        self._cancelled.add(number)
+
+    def close(self) -> None:
+        """Stop answering. Closing twice is allowed."""
+        self._outcomes.close()
+
+
+def answer_all(reasoner: Reasoner, questions: Iterable[str], size: int, asking: Asking) -> Outcomes:
     """Answer questions in common passes over the weights; see `Reasoner.batch`."""
     if size < 1:
         raise UsageError(f"size is {size}.", "Give 1 or more.")
@@ -47,11 +73,17 @@ def answer_all(
             "Ask one by one, or leave the server and the timeout out.",
         )
     samples = voting.sample_stages(asking.stages(reasoner.bundle.stages), asking.samples, asking.temperature)
-    return _outcomes(reasoner, questions, samples, asking, size)
+    cancelled: set[int] = set()
+    return Outcomes(_outcomes(reasoner, questions, samples, asking, size, cancelled), cancelled)
 
 
 def _outcomes(
-    reasoner: Reasoner, questions: Iterable[str], samples: list[dict[str, Stage]], asking: Asking, size: int
+    reasoner: Reasoner,
+    questions: Iterable[str],
+    samples: list[dict[str, Stage]],
+    asking: Asking,
+    size: int,
+    cancelled: set[int],
 ) -> Generator[Outcome, None, None]:
     """In the order of the questions: those that end early wait for the ones before them."""
     asked: dict[int, str] = {}
@@ -63,10 +95,14 @@ def _outcomes(
             for stages in samples:
                 yield _answer(reasoner, question, asking, stages, stems)
 
+    def given_up(work: int) -> CancelledError | None:
+        number = work // len(samples)
+        return CancelledError(f"Question {number} was cancelled.") if number in cancelled else None
+
     reasoner.prepare()
     ended: dict[int, dict[int, Result | EdgeReasonError]] = {}
     number = 0
-    with closing(run(works(), size)) as runs:
+    with closing(run(works(), size, given_up)) as runs:
         for work, outcome in runs:
             ended.setdefault(work // len(samples), {})[work % len(samples)] = outcome
             while len(ended.get(number, ())) == len(samples):
@@ -76,10 +112,10 @@ def _outcomes(
 
 
 def _outcome(number: int, question: str, found: list[Result | EdgeReasonError]) -> Outcome:
-    results = [each for each in found if isinstance(each, Result)]
-    if results:
+    results = tuple(each for each in found if isinstance(each, Result))
+    if results and not any(isinstance(each, CancelledError) for each in found):
         chosen = results[0] if len(found) == 1 else voting.majority(results, len(found))
-        return Outcome(number, question, result=chosen)
+        return Outcome(number, question, result=chosen, samples=results)
     error = next(each for each in found if isinstance(each, EdgeReasonError))
     return Outcome(number, question, error=error)
 
@@ -94,8 +130,9 @@ def _answer(
     timings = Timings(load_s=reasoner.load_s)
     guidance, answer = asking.given, ""
     notices: tuple[str, ...] = ()
+    confidence = Confidence()
     if asking.guidance is True:
-        writing, _ = _writing(reasoner, "guidance", stages, stems, timings.guidance, question, None)
+        writing, _ = _writing(reasoner, "guidance", stages, stems, timings.guidance, question, None, confidence)
         yield writing
         guidance = writing.text.strip()
     if asking.answer:
@@ -103,7 +140,7 @@ def _answer(
         yield writing
         answer = writing.text
     timings.total_s = time.perf_counter() - started
-    return reasoner.result(question, guidance, answer, timings, notices)
+    return reasoner.result(question, guidance, answer, timings, notices, confidence.value)
 
 
 def _writing(
@@ -114,6 +151,7 @@ def _writing(
     timings: StageTimings,
     question: str,
     guidance: str | None,
+    confidence: Confidence | None = None,
 ) -> tuple[Writing, tuple[str, ...]]:
     """A stage's text, not yet begun, and what was done to make its prompt fit."""
     started = time.perf_counter()
@@ -128,6 +166,19 @@ def _writing(
             if stems
             else reasoner.session(name, prompt, capacity)
         )
-        return Decoding(session, prompt, Sampler(stage.sampling, prompt), stage.stop_ids, limit, timings, started)
+        sampler, forcing = Sampler(stage.sampling, prompt), reasoner.forcing(name, stage)
+        lookup = reasoner.lookup(name, prompt)
+        return Decoding(
+            session,
+            prompt,
+            sampler,
+            stage.stop_ids,
+            limit,
+            timings,
+            started,
+            lookup,
+            forcing,
+            confidence,
+        )
 
     return Writing(model.engine, begin, model.tokenizer.stream(), stage.stop_strings), prepared.notices

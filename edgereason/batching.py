@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from edgereason.engines.base import Batching, Engine, Logits
 from edgereason.errors import EdgeReasonError
 from edgereason.generate import Decoding, StopStrings
+from edgereason.speculation import MOST_ROWS
 from edgereason.tokenizer import TextPieces
 
 DEFAULT_SIZE = 16
@@ -79,12 +80,17 @@ class Writing:
             self._decoding.session.close()
 
 
-def run(works: Iterable[Work[T]], size: int = DEFAULT_SIZE) -> Generator[tuple[int, T | EdgeReasonError], None, None]:
+def run(
+    works: Iterable[Work[T]],
+    size: int = DEFAULT_SIZE,
+    given_up: Callable[[int], EdgeReasonError | None] = lambda number: None,
+) -> Generator[tuple[int, T | EdgeReasonError], None, None]:
     """Drive works to their ends.
 
     Args:
         works: Taken one by one, as there is room for them.
         size: Most sequences in one pass. Where works go through several engines, so many are under way for each.
+        given_up: Asked before each pass whether a work of this number shall end with an error.
 
     Yields:
         A work's number and its result, or the `EdgeReasonError` that it raised, in the order in which they end. Closing
@@ -93,6 +99,7 @@ def run(works: Iterable[Work[T]], size: int = DEFAULT_SIZE) -> Generator[tuple[i
     batch = _Batch(works, size)
     try:
         while batch.fill():
+            batch.give_up(given_up)
             batch.advance()
             yield from batch.collect()
     finally:
@@ -129,6 +136,15 @@ class _Batch(Generic[T]):
             self._go_on(run)
         return bool(self._running or self._ended)
 
+    def give_up(self, given_up: Callable[[int], EdgeReasonError | None]) -> None:
+        """End works with an error, and free their memory."""
+        for run in list(self._running):
+            error = given_up(run.number)
+            if error is not None:
+                self._running.remove(run)
+                self._ended.append((run.number, error))
+                _close(run)
+
     def advance(self) -> None:
         """One pass of each engine, and the next text of works whose last one has ended."""
         for engine in self._engines:
@@ -148,9 +164,7 @@ class _Batch(Generic[T]):
     def close(self) -> None:
         """End everything that is under way."""
         for run in self._running:
-            if run.writing:
-                run.writing.close()
-            run.work.close()
+            _close(run)
 
     def _places(self) -> int:
         """How many works may be under way: one where no engine can compute several."""
@@ -173,6 +187,16 @@ class _Batch(Generic[T]):
         self._ended.append((run.number, outcome))
 
 
+def _close(run: _Run[T]) -> None:
+    if run.writing:
+        run.writing.close()
+    run.work.close()
+
+
+_Piece = tuple[Writing, tuple[list[int], int]]
+"""A text, and what `Decoding.step` gives for it."""
+
+
 def _pass(engine: Batching, writings: Sequence[Writing]) -> None:
     """The next tokens of all texts, and of the prompts as many as there is room for.
 
@@ -180,9 +204,16 @@ def _pass(engine: Batching, writings: Sequence[Writing]) -> None:
     come from the kernels that they come from alone, whatever is beside it.
     """
     prompts = [writing for writing in writings if writing.decoding.prefilling]
-    _advance(engine, [(writing, writing.decoding.step()) for writing in writings if not writing.decoding.prefilling])
-    pieces: list[tuple[Writing, tuple[list[int], int]]] = []
-    room = _PREFILL
+    started = [writing for writing in writings if not writing.decoding.prefilling]
+    # For what is forced and proposed; each row is computed as if it were alone.
+    spare = max(0, MOST_ROWS - len(started))
+    pieces: list[_Piece] = []
+    for writing in started:
+        writing.decoding.texts = len(started)
+        pieces.append((writing, writing.decoding.step(1 + spare)))
+        spare -= len(pieces[-1][1][0]) - 1
+    _advance(engine, pieces)
+    pieces, room = [], _PREFILL
     for writing in prompts:
         if room > 0:
             pieces.append((writing, writing.decoding.step(_piece(writing.decoding.pending))))
@@ -195,7 +226,7 @@ def _piece(pending: int) -> int:
     return -(-pending // -(-pending // _PREFILL))
 
 
-def _advance(engine: Batching, steps: Sequence[tuple[Writing, tuple[list[int], int]]]) -> None:
+def _advance(engine: Batching, steps: Sequence[_Piece]) -> None:
     if not steps:
         return
     found = engine.advance([(writing.decoding.session, ids, outputs) for writing, (ids, outputs) in steps])

@@ -44,7 +44,8 @@ CACHE = "cache"
 """A directory that comes and goes with use. The manifest says nothing of it, and no check minds it."""
 BASE = "base"
 """The directory of the model that both stages share."""
-_LAYOUTS = ("merged", "shared")
+LAYOUTS = ("merged", "shared")
+"""One set of weights for each stage, or one base with two adapters."""
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 """The example model, native int4, which ships inside the package."""
 
@@ -144,6 +145,29 @@ class Bundle:
         return bundle
 
     @classmethod
+    def find(cls, path: Path, layout: str | None = None) -> Bundle:
+        """Open the bundle at `path`, or the one of several in that directory that has a layout.
+
+        Args:
+            path: A bundle, or a directory with bundles in it, such as one of each layout.
+            layout: `merged` or `shared`; None takes whichever there is.
+
+        Raises:
+            UsageError: there is none of this layout, or more than one.
+            BundleError: see `open`.
+        """
+        if layout is not None and layout not in LAYOUTS:
+            raise UsageError(f"There is no layout {layout!r}.", f"The layouts are {' and '.join(LAYOUTS)}.")
+        inside = [] if (path / MANIFEST).is_file() or not path.is_dir() else sorted(path.iterdir())
+        found = [cls._read(each) for each in inside if (each / MANIFEST).is_file()] or [cls._read(path)]
+        fitting = [bundle for bundle in found if layout in (None, bundle.layout)]
+        if len(fitting) != 1:
+            names = ", ".join(f"{bundle.path.name} ({bundle.layout})" for bundle in fitting or found)
+            kind = f"{layout} bundle" if layout else "single bundle"
+            raise UsageError(f"{path} is or has no {kind}: there is {names}.", _choice(fitting, layout))
+        return cls.open(fitting[0].path)
+
+    @classmethod
     def _read(cls, path: Path) -> Bundle:
         manifest = path / MANIFEST
         if not manifest.is_file():
@@ -158,7 +182,7 @@ class Bundle:
                     f"{manifest} has schema version {value['schema']}; this edgereason reads version {SCHEMA}.",
                     "Upgrade edgereason, or export the bundle again.",
                 )
-            if value["format"] not in FORMATS or value["layout"] not in _LAYOUTS:
+            if value["format"] not in FORMATS or value["layout"] not in LAYOUTS:
                 raise BundleError(
                     f"{manifest} describes a {value['layout']} {value['format']} bundle, which is unknown here.",
                     "Upgrade edgereason, or export the bundle again.",
@@ -292,3 +316,10 @@ def _check_size(bundle: Path, name: str, record: FileRecord) -> None:
             f"{target} has {size:,} bytes, {MANIFEST} says {record.bytes:,}: the file is truncated or altered.",
             "Export the bundle again, or copy it again from its source.",
         )
+
+
+def _choice(fitting: list[Bundle], layout: str | None) -> str:
+    """What to do where not one bundle fits."""
+    if fitting:
+        return "Give the path of one of them" + ("." if layout else ", or --layout merged or shared.")
+    return f"Export one with --layout {layout}, or leave the layout out."

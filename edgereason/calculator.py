@@ -8,7 +8,7 @@ from fractions import Fraction
 
 OPENING, CLOSING = "<<", ">>"
 
-_LONGEST = 200  # characters of an expression
+LONGEST = 200  # characters of an expression
 _DEEPEST = 32  # parentheses and signs inside each other
 _LARGEST = 10**15
 _PLACES = 6
@@ -65,7 +65,7 @@ class _NonsenseError(Exception):
 
 def _tokens(expression: str) -> list[str] | None:
     text = expression.rstrip()
-    if not text or len(text) > _LONGEST or not text.isascii():
+    if not text or len(text) > LONGEST or not text.isascii():
         return None
     tokens, position = [], 0
     while position < len(text):

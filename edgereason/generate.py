@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
 
 import edgereason.kernels.cpu as cpu
+from edgereason.confidence import Confidence
 from edgereason.engines.base import Session
 from edgereason.errors import UsageError
+from edgereason.result_forcing import ResultForcing
 from edgereason.speculation import MOST_ROWS, PromptLookup
 from edgereason.tokenizer import TextPieces
 
@@ -76,14 +79,21 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
         self._sampling = sampling
-        self._random = np.random.default_rng(sampling.seed)
         self._seen = set(seen)
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng(self._sampling.seed)
 
     def draw(self, logits: Floats) -> int:
         """Choose the next token from `logits` `[vocab]`."""
         token = self._choose(self._penalized(logits))
         self._seen.add(token)
         return token
+
+    def see(self, tokens: Sequence[int]) -> None:
+        """Count tokens that were not drawn as seen."""
+        self._seen.update(tokens)
 
     def _penalized(self, logits: Floats) -> Floats:
         penalty = self._sampling.repetition_penalty
@@ -97,7 +107,7 @@ class Sampler:
 
     def _choose(self, logits: Floats) -> int:
         if self._sampling.temperature == 0:
-            return int(np.argmax(logits))
+            return int(logits.argmax())
         s, number = self._sampling, self._random.random()
         if s.top_k == 0 and s.top_p == 1 and s.min_p == 0:
             # Of all tokens in their order, the one in whose share of 1 the number falls: the last before it is reached.
@@ -212,6 +222,11 @@ class Decoding:
         timings: Filled in as tokens come.
         started: When the stage began (`time.perf_counter`), now by default.
         lookup: Proposes tokens, so that one pass may bring several; the tokens are the same with and without.
+        forcing: Writes the results of computations. Its tokens count towards `max_new_tokens`.
+        confidence: Hears of every token that is drawn, the one that ends the text included.
+
+    Attributes:
+        texts: How many texts share the passes.
     """
 
     def __init__(
@@ -224,8 +239,11 @@ class Decoding:
         timings: StageTimings | None = None,
         started: float | None = None,
         lookup: PromptLookup | None = None,
+        forcing: ResultForcing | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         self.session = session
+        self.texts = 1
         self.done = False
         self.timings = timings if timings is not None else StageTimings()
         self.timings.prompt_tokens, self.timings.known_tokens = len(prompt), session.length
@@ -236,6 +254,8 @@ class Decoding:
         self._stop_ids = stop_ids
         self._left = max_new_tokens
         self._lookup = lookup
+        self._forcing = forcing
+        self._confidence = confidence
         self._pending = list(prompt[session.length :])
         self._proposed: list[int] = []
         self._computing = 0
@@ -247,28 +267,31 @@ class Decoding:
 
     @property
     def pending(self) -> int:
-        """How many tokens are to be computed next: all that is left of the prompt, or the last one with proposals."""
+        """How many tokens are to be computed next: what is left of the prompt, or was drawn, forced and proposed."""
         return len(self._pending)
 
     def step(self, most: int | None = None) -> tuple[list[int], int]:
         """The ids to append to the session next, and for how many of them, the last ones, logits are wanted.
 
         Args:
-            most: Cuts a long prompt into pieces of so many ids; a piece that is not the last wants no logits.
+            most: Cuts a long prompt, or forced tokens, into pieces of so many ids; a piece that is not the last wants
+                no logits. By default a prompt is one piece, and other pieces have at most 16. Proposed tokens for which
+                there is no room are given up.
         """
-        ids = self._pending[:most] if self.prefilling else self._pending
+        if most is not None and self._proposed:
+            self._give_up(min(len(self._proposed), max(0, len(self._pending) - most)))
+        ids = self._pending[: most or (None if self.prefilling else MOST_ROWS)]
         self._computing = len(ids)
         return ids, 1 + len(self._proposed) if len(ids) == len(self._pending) else 0
 
     def take(self, logits: Floats) -> list[int]:
         """Draw from the logits of `step`'s ids; returns the tokens that the sequence goes on with, no stop token."""
         self._pending = self._pending[self._computing :]
-        if self._pending:  # the prompt goes on
+        if self._pending:  # the prompt goes on, or what was forced
             return []
         if self.prefilling:
             self.timings.prefill_s = time.perf_counter() - self._begin
-        tokens = self._draw(logits)
-        kept = len(tokens) - 1
+        tokens, kept = self._draw(logits)
         if kept < len(self._proposed):
             self.session.truncate(self.session.length - len(self._proposed) + kept)
         self._count(len(tokens))
@@ -280,23 +303,49 @@ class Decoding:
             self._propose(tokens, kept)
         return tokens
 
-    def _draw(self, logits: Floats) -> list[int]:
-        """One token, and one more for as long as the proposed ones are those that are drawn."""
+    def _draw(self, logits: Floats) -> tuple[list[int], int]:
+        """One token, and one more for as long as the proposed ones are those that are drawn; then what is forced.
+
+        Returns:
+            The tokens, and how many of them are the proposed ones, which have been computed.
+        """
         tokens: list[int] = []
-        for row, proposed in zip(logits, [*self._proposed, None], strict=True):
-            tokens.append(self._sampler.draw(row))
+        forced: list[int] = []
+        rows = logits[-1 - len(self._proposed) :]  # a session gives one for each forced token as well
+        for row, proposed in zip(rows, [*self._proposed, None], strict=True):
+            if not forced:
+                forced = self._next(row)
+            tokens.append(forced.pop(0))
             if tokens[-1] != proposed:
                 break
+        return (tokens + forced)[: self._left], len(tokens) - 1
+
+    def _next(self, logits: Floats) -> list[int]:
+        """The token that is drawn, with those that are forced by it."""
+        token = self._sampler.draw(logits)
+        if self._confidence is not None:
+            self._confidence.add(logits, token)
+        if self._forcing is None or token in self._stop_ids:
+            return [token]
+        tokens = self._forcing.take(token)
+        if len(tokens) > 1:
+            self._sampler.see(tokens)
         return tokens
 
     def _propose(self, tokens: list[int], kept: int) -> None:
         if self._lookup is not None:
             self._lookup.learn(len(self._proposed), kept)
             self._lookup.extend(tokens)
-            proposed = self._lookup.propose(min(self._left, MOST_ROWS) - 1)
+            rows = MOST_ROWS - len(tokens[kept:])
+            proposed = self._lookup.propose(min(self._left - 1, rows), self.texts) if rows > 0 else []
             # A stop token has no row after it that anybody could need.
             self._proposed = list(takewhile(lambda token: token not in self._stop_ids, proposed))
-        self._pending = [tokens[-1], *self._proposed]
+        self._pending = [*tokens[kept:], *self._proposed]
+
+    def _give_up(self, count: int) -> None:
+        """Compute so many of the proposed tokens not, the last ones."""
+        if count:
+            del self._proposed[-count:], self._pending[-count:]
 
     def _count(self, drawn: int) -> None:
         now = time.perf_counter()
@@ -316,12 +365,16 @@ def decode_ids(
     timings: StageTimings | None = None,
     started: float | None = None,
     lookup: PromptLookup | None = None,
+    forcing: ResultForcing | None = None,
+    confidence: Confidence | None = None,
 ) -> Iterator[int]:
     """Feed `prompt` to the session and yield the tokens that follow, up to and without a stop token.
 
     The arguments are those of `Decoding`.
     """
-    decoding = Decoding(session, prompt, sampler, stop_ids, max_new_tokens, timings, started, lookup)
+    decoding = Decoding(
+        session, prompt, sampler, stop_ids, max_new_tokens, timings, started, lookup, forcing, confidence
+    )
     while not decoding.done:
         ids, outputs = decoding.step()
         yield from decoding.take(session.advance(ids, every=outputs > 1))

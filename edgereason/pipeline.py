@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from edgereason.answer_models import open_answer_model, open_stage
 from edgereason.asking import Asking, Options
 from edgereason.batching import DEFAULT_SIZE
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES, Bundle, Stage
+from edgereason.confidence import Confidence
 from edgereason.engines.base import Session
-from edgereason.errors import OutOfTimeError, UsageError
+from edgereason.errors import UsageError
+from edgereason.event_streams import in_time, voted
 from edgereason.generate import Sampler, StageTimings, decode_ids, decode_text
 from edgereason.language_model import LanguageModel
 from edgereason.prepared import PreparedPrompt, prepare
 from edgereason.prompts import final_result
 from edgereason.reading_along import ReadingAlong
+from edgereason.result_forcing import ResultForcing
 from edgereason.results import Event, Result, Timings
 from edgereason.sequences import Sequences
-from edgereason.speculation import PromptLookup
+from edgereason.speculation import Acceptance, PromptLookup
 from edgereason.techniques import ALL, Techniques
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from edgereason.batch import Outcome
+    from edgereason.batch import Outcomes
     from edgereason.remote import RemoteModel
 
 
@@ -42,6 +45,7 @@ class _Writing:
     session: Session
     timings: StageTimings
     started: float
+    confidence: Confidence | None
 
 
 @dataclass
@@ -52,6 +56,7 @@ class _Told:
     guidance: str = ""
     answer: str = ""
     ended: float = 0.0
+    confidence: Confidence = field(default_factory=Confidence)
     notices: tuple[str, ...] = ()
 
 
@@ -90,6 +95,7 @@ class Reasoner:
                 model.close()
             raise
         foreign = frozenset[str]() if answer_model is None else frozenset({"answer"})
+        self._acceptance = {stage: Acceptance() for stage in self.models}
         self._sequences = Sequences(self.bundle, self.models, techniques, foreign)
         self.load_s = time.perf_counter() - started
 
@@ -139,10 +145,12 @@ class Reasoner:
         """
         check_question(question)
         asking = Asking(**options)
+        if asking.calculator and self.remote is not None:
+            raise UsageError("A server writes its answer itself, without our calculator.", "Leave --calculator out.")
         if asking.samples != 1:
-            return _voted(self._batch([question], DEFAULT_SIZE, asking))
+            return voted(self._batch([question], DEFAULT_SIZE, asking))
         events = self._stream(question.strip(), asking, asking.stages(self.bundle.stages))
-        return events if asking.timeout is None else _in_time(events, asking.timeout)
+        return events if asking.timeout is None else in_time(events, asking.timeout)
 
     async def aask(self, question: str, **options: Unpack[Options]) -> Result:
         """`ask` for asyncio; cancelling the task stops the work."""
@@ -156,9 +164,7 @@ class Reasoner:
 
         return events(self.stream(question, **options))
 
-    def batch(
-        self, questions: Iterable[str], *, size: int = DEFAULT_SIZE, **options: Unpack[Options]
-    ) -> Generator[Outcome, None, None]:
+    def batch(self, questions: Iterable[str], *, size: int = DEFAULT_SIZE, **options: Unpack[Options]) -> Outcomes:
         """Answer many questions, several in each pass over the weights where the engine can do that.
 
         Args:
@@ -167,15 +173,15 @@ class Reasoner:
             options: As for `ask`, without a timeout; each question's result is that of `ask`.
 
         Returns:
-            An outcome for each question, in their order: its result, or the error that ended it alone. Closing the
-            iterator stops the work and frees its memory.
+            An outcome for each question, in their order: its result, or the error that ended it alone. `cancel(number)`
+            gives up one question; closing the iterator stops the work and frees its memory.
 
         Raises:
             UsageError: an option is out of its range.
         """
         return self._batch(questions, size, Asking(**options))
 
-    def _batch(self, questions: Iterable[str], size: int, asking: Asking) -> Generator[Outcome, None, None]:
+    def _batch(self, questions: Iterable[str], size: int, asking: Asking) -> Outcomes:
         from edgereason.batch import answer_all  # which needs this module
 
         return answer_all(self, questions, size, asking)
@@ -191,14 +197,15 @@ class Reasoner:
                 yield from self._answer(question, stages, told, opened, before)
         told.timings.total_s = time.perf_counter() - started
         self._sequences.save()
-        result = self.result(question, told.guidance, told.answer, told.timings, told.notices)
+        texts = (told.guidance, told.answer)
+        result = self.result(question, *texts, told.timings, told.notices, told.confidence.value)
         yield Event("result", result.final or "", result)
 
     def _guide(
         self, question: str, stages: dict[str, Stage], told: _Told, opened: ExitStack, read: bool
     ) -> Generator[Event, None, Session | None]:
         """Write the guidance, the answer model reading along with `read`; returns what holds the answer's beginning."""
-        writing = self._begin("guidance", stages, told.timings.guidance, question)
+        writing = self._begin("guidance", stages, told.timings.guidance, question, confidence=told.confidence)
         opened.callback(writing.session.close)
         along = self._sequences.read_along(writing.session, question, stages) if read else None
         if along is not None:
@@ -231,9 +238,16 @@ class Reasoner:
             told.timings.handover_s = started + told.timings.answer.ttft_s - told.ended
 
     def result(
-        self, question: str, guidance: str, answer: str, timings: Timings, notices: tuple[str, ...] = ()
+        self,
+        question: str,
+        guidance: str,
+        answer: str,
+        timings: Timings,
+        notices: tuple[str, ...],
+        confidence: float | None,
     ) -> Result:
-        """What both stages' texts come to."""
+        """What both stages' texts come to; the confidence is the guidance model's, None where it wrote none."""
+        least = self.bundle.stages["guidance"].prompt.min_confidence
         return Result(
             question=question,
             guidance=guidance.strip(),
@@ -243,6 +257,8 @@ class Reasoner:
             bundle=str(self.bundle.path),
             timings=timings,
             notices=notices,
+            confidence=confidence,
+            in_domain=None if confidence is None or least is None else confidence >= least,
         )
 
     def _begin(
@@ -253,12 +269,13 @@ class Reasoner:
         question: str,
         guidance: str | None = None,
         before: Session | None = None,
+        confidence: Confidence | None = None,
     ) -> _Writing:
         """Open the session of a stage's text; `before` is one that may hold the beginning of its prompt."""
         started = time.perf_counter()
         prompt = self.prompt(name, stages[name], question, guidance)
         session = self.session(name, prompt.ids, len(prompt.ids) + prompt.limit, before)
-        return _Writing(name, stages[name], prompt, session, timings, started)
+        return _Writing(name, stages[name], prompt, session, timings, started, confidence)
 
     def _write(self, writing: _Writing, along: ReadingAlong | None = None) -> Iterator[str]:
         """A stage's text, piece by piece, with the next stage reading along."""
@@ -271,7 +288,9 @@ class Reasoner:
             writing.prompt.limit,
             writing.timings,
             writing.started,
-            PromptLookup(prompt, model.engine.row_cost) if self.techniques.speculation else None,
+            self.lookup(writing.name, prompt),
+            self.forcing(writing.name, stage),
+            writing.confidence,
         )
         for piece in decode_text(ids, model.tokenizer.stream(), stage.stop_strings):
             if along is not None:
@@ -289,6 +308,16 @@ class Reasoner:
             before: A session that may begin as the prompt does.
         """
         return self._sequences.open(name, prompt, capacity, before)
+
+    def forcing(self, name: str, stage: Stage) -> ResultForcing | None:
+        """What writes the results of a stage's computations; None where the model writes them itself."""
+        return ResultForcing(self.models[name].tokenizer) if name == "answer" and stage.prompt.calculator else None
+
+    def lookup(self, name: str, prompt: Sequence[int]) -> PromptLookup | None:
+        """What proposes tokens of a stage's text, as earlier texts of the stage have shown to be worth it."""
+        if not self.techniques.speculation:
+            return None
+        return PromptLookup(prompt, self.models[name].engine.row_cost, self._acceptance[name])
 
     def prepare(self) -> None:
         """Compute what all prompts begin with, before many questions are asked at once."""
@@ -326,36 +355,10 @@ class Reasoner:
         self.close()
 
 
-def _voted(outcomes: Generator[Outcome, None, None]) -> Iterator[Event]:
-    """A single vote as the events of a stream."""
-    with closing(outcomes):
-        outcome = next(outcomes)
-    if outcome.error is not None:
-        raise outcome.error
-    result = outcome.result
-    assert result is not None
-    if result.guidance:
-        yield Event("guidance", result.guidance)
-    yield Event("answer", result.answer)
-    yield Event("result", result.final or "", result)
-
-
 def check_question(question: str) -> None:
     """Raise `UsageError` for an empty question."""
     if not question.strip():
         raise UsageError("The question is empty.", 'Write one: edgereason ask "..."')
-
-
-def _in_time(events: Iterator[Event], seconds: float) -> Iterator[Event]:
-    """The events of a stream, as long as they come in time."""
-    end = time.perf_counter() + seconds
-    with closing(cast("Generator[Event, None, None]", events)):
-        for event in events:
-            yield event
-            if event.result is None and time.perf_counter() > end:
-                raise OutOfTimeError(
-                    f"The answer was not complete after {seconds:g} s.", "Raise --timeout, or lower --max-tokens."
-                )
 
 
 def load(
@@ -365,25 +368,28 @@ def load(
     techniques: Techniques = ALL,
     answer_model: str | Path | None = None,
     gpu_layers: int | None = None,
+    layout: str | None = None,
 ) -> Reasoner:
     """Load a bundle.
 
     Args:
-        bundle: A bundle's directory; None loads the example model that ships with the package.
+        bundle: A bundle's directory, or one with bundles of several layouts; None loads the example model that ships
+            with the package.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs the bundle's format.
         threads: How many threads to compute with; None lets the engine choose.
         techniques: What makes two stages cost less than two models; all that the engine and the bundle allow.
         answer_model: A model that answers in place of the bundle's own: another bundle, a GGUF file, or the address of
             a server that speaks OpenAI's chat completions.
         gpu_layers: How many layers llama.cpp computes on a GPU; None: all that its build can.
+        layout: Which bundle to take, `merged` or `shared`; None takes the one that there is.
 
     Raises:
         BundleError: the bundle is missing, damaged, or of an unknown kind.
         EngineError: the engine is not installed or does not run on this machine.
-        UsageError: `engine` or `threads` cannot be used.
+        UsageError: `engine`, `threads` or `layout` cannot be used.
     """
     started = time.perf_counter()
-    opened = Bundle.open(Path(bundle) if bundle is not None else DEFAULT_BUNDLE)
+    opened = Bundle.find(Path(bundle) if bundle is not None else DEFAULT_BUNDLE, layout)
     reasoner = Reasoner(opened, engine, threads, techniques, answer_model, gpu_layers)
     reasoner.load_s = time.perf_counter() - started
     return reasoner

@@ -102,6 +102,5 @@ class Prefixes:
 
 
 def _begins(beginning: NativeSession, whole: NativeSession) -> bool:
-    """Whether a sequence is the beginning of another one."""
-    same = beginning.capacity <= whole.capacity and beginning.length <= whole.length
-    return same and beginning.common_prefix(whole.ids, whole.adapters) == beginning.length
+    """Whether a sequence is the beginning of another one, which can take its place."""
+    return beginning.capacity <= whole.capacity and beginning.begins(whole)

@@ -19,6 +19,15 @@ FINAL_MARKER = "####"
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
+_FIELDS = {
+    "system": str,
+    "user": str,
+    "user_alone": str,
+    "history": bool,
+    "calculator": bool,
+    "min_confidence": float,
+}
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -30,6 +39,10 @@ class Prompt:
         user_alone: The answer stage's user turn where there is no guidance.
         history: Whether the adapter was trained to see earlier turns of a conversation; without it each question stands
             alone.
+        calculator: Whether the adapter was trained to write its computations as `<<16-3-4=9>>`, so that the decoding
+            loop can write the results (`edgereason.result_forcing`); of the answer stage.
+        min_confidence: The guidance's confidence (`edgereason.confidence`) below which its question is outside of what
+            the adapter knows, a number from 0 to 1; None where nobody measured it.
         earlier: The turns of a conversation before the question.
     """
 
@@ -37,6 +50,8 @@ class Prompt:
     user: str
     user_alone: str = "{question}"
     history: bool = True
+    calculator: bool = False
+    min_confidence: float | None = None
     earlier: tuple[tuple[str, str], ...] = ()
 
     def after(self, turns: Sequence[tuple[str, str | None, str]]) -> Prompt:
@@ -59,8 +74,12 @@ class Prompt:
         return re.sub(r"\{question\}|\{guidance\}", lambda match: values[match.group()], template)
 
     def to_json(self) -> dict[str, Any]:
-        alone = {} if self.history else {"history": False}
-        return {"system": self.system, "user": self.user, "user_alone": self.user_alone, **alone}
+        trained = {
+            **({} if self.history else {"history": False}),
+            **({"calculator": True} if self.calculator else {}),
+            **({} if self.min_confidence is None else {"min_confidence": self.min_confidence}),
+        }
+        return {"system": self.system, "user": self.user, "user_alone": self.user_alone, **trained}
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Prompt:
@@ -69,11 +88,14 @@ class Prompt:
         Raises:
             BundleError: a field is missing, unknown, or not a string.
         """
-        fields = {"system", "user", "user_alone", "history"}
-        if not isinstance(value, dict) or not set(value) <= fields or not {"system", "user"} <= set(value):
+        if not isinstance(value, dict) or not set(value) <= set(_FIELDS) or not {"system", "user"} <= set(value):
             raise BundleError(f"{where} is not a prompt.", 'It needs the strings "system" and "user".')
-        if not all(isinstance(field, bool if name == "history" else str) for name, field in value.items()):
-            raise BundleError(f"{where} is not a prompt.", "Its fields have to be strings, and history true or false.")
+        typed = all(isinstance(field, _FIELDS[name]) for name, field in value.items())
+        if not typed or not 0 <= value.get("min_confidence", 0) <= 1:
+            raise BundleError(
+                f"{where} is not a prompt.",
+                "Its fields have to be strings, history and calculator true or false, min_confidence from 0.0 to 1.0.",
+            )
         return cls(**value)
 
 

@@ -35,6 +35,10 @@ class Result:
         samples: How many answers were written; the one shown is of the majority.
         agreement: The share of them with this final result; None for a single one.
         notices: What had to be done to get here that a reader should know, as sentences.
+        confidence: How sure the guidance model was of its text: the geometric mean of its tokens' probabilities; None
+            where it wrote none.
+        in_domain: Whether that is as much as the bundle asks for. Below that, the question is outside of what the model
+            knows; None where the bundle asks for nothing, or no guidance was written.
     """
 
     question: str
@@ -47,6 +51,8 @@ class Result:
     samples: int = 1
     agreement: float | None = None
     notices: tuple[str, ...] = ()
+    confidence: float | None = None
+    in_domain: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain dictionaries, strings and numbers."""

@@ -97,16 +97,19 @@ class Tokenizer:
         """A token as the vocabulary spells it; empty where there is none of this id."""
         return self._fast.id_to_token(id_) or ""
 
+    @property
+    def end_id(self) -> int | None:
+        """The tokenizer's own end token; None where it names none."""
+        end: int | None = self._fast.token_to_id(_token_text(self._config.get("eos_token")))
+        return end
+
     def stream(self) -> TextStream:
         """A decoder that turns ids into text as they come."""
         return TextStream(self._fast)
 
     def stop_ids(self) -> frozenset[int]:
         """Every id that ends a turn: the tokenizer's end token and those of config.json and generation_config.json."""
-        ids: set[int] = set()
-        end = self._fast.token_to_id(_token_text(self._config.get("eos_token")))
-        if end is not None:
-            ids.add(end)
+        ids = set() if self.end_id is None else {self.end_id}
         for name in ("config.json", "generation_config.json"):
             value = _read_optional(self.directory / name).get("eos_token_id")
             ids.update(value if isinstance(value, list) else [] if value is None else [value])

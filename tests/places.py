@@ -6,3 +6,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "examples" / "tiny"
+WORD_PROBLEMS = ROOT / "examples" / "word_problems"
+"""The default model."""

@@ -19,6 +19,10 @@ from edgereason.results import Event
 
 QUESTION = "Tom has 12 apples and eats 5. How many apples does he have left?"
 
+OTHER = """Asked: how many apples Tom has in the end.
+Given: Tom has 12 apples; Tom gets 5 more.
+Steps: add the 5 that Tom gets."""
+
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[Reasoner]:
@@ -39,8 +43,8 @@ def test_a_given_guidance_stands_in_for_a_written_one(example: Reasoner) -> None
     result = events[-1].result
     assert result is not None
     assert (result.guidance, result.answer, result.final) == (written.guidance, written.answer, "7")
-    assert example.ask(QUESTION, guidance="Steps: add 5 to 12.").final == "17"
-    assert next(example.batch([QUESTION], guidance="Steps: add 5 to 12.")).result.final == "17"  # type: ignore[union-attr]
+    assert example.ask(QUESTION, guidance=OTHER).final == "17"
+    assert next(example.batch([QUESTION], guidance=OTHER)).result.final == "17"  # type: ignore[union-attr]
 
 
 def test_guidance_alone_ends_after_the_first_stage(example: Reasoner) -> None:

@@ -17,6 +17,7 @@ from resident import resident_bytes
 from edgereason import ContextError, Reasoner, Result, Techniques, Timings, UsageError, load
 from edgereason.asking import Asking
 from edgereason.engines.native import NativeEngine
+from edgereason.errors import CancelledError
 from edgereason.export import export
 from edgereason.prompts import comparable
 from edgereason.voting import majority, sample_stages
@@ -91,6 +92,21 @@ def test_long_prompts_are_read_in_pieces_between_the_others_tokens(random_pair: 
     assert max(rows) < 2 * 128
 
 
+@pytest.mark.usefixtures("rows_as_if_alone")
+def test_few_texts_bring_several_tokens_in_a_pass(random_pair: Reasoner, rows: list[int]) -> None:
+    """Prompt lookup in batches, too: random models repeat themselves."""
+    questions = [f"How many of {count} apples?" for count in range(6)]
+    found, passes = [], []
+    for off in (["prefix-cache"], ["prefix-cache", "speculation"]):
+        with Reasoner(random_pair.bundle, techniques=Techniques.without(off)) as reasoner:
+            rows.clear()
+            outcomes = reasoner.batch(questions, size=3, max_new_tokens=40)
+            found.append([texts(outcome.result) for outcome in outcomes])
+            passes.append(len(rows))
+    assert found[0] == found[1]
+    assert passes[0] < 0.95 * passes[1]
+
+
 def test_stages_of_a_shared_base_go_in_one_pass(example: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the first questions are answered, the guidances of the next are written in the same passes."""
     adapters: list[set[int | None]] = []
@@ -135,7 +151,7 @@ def test_questions_are_taken_as_there_is_room_for_them(random_pair: Reasoner) ->
     for number in range(3):
         assert next(outcomes).number == number
     assert len(taken) < 30
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
 
 
 def test_engines_without_common_passes_answer_one_by_one(trio: dict[str, Path], tmp_path: Path) -> None:
@@ -230,9 +246,54 @@ def test_batches_that_are_left_early_leave_nothing_behind(random_pair: Reasoner)
         for number in range(count):
             outcomes = random_pair.batch([f"{number}, {each}?" for each in range(40)], max_new_tokens=4 + number % 3)
             next(outcomes)
-            outcomes.close()  # type: ignore[attr-defined]
+            outcomes.close()
 
     leave(15)
     before = resident_bytes()
     leave(60)
     assert resident_bytes() - before < 2_000_000
+
+
+@pytest.mark.usefixtures("rows_as_if_alone")
+def test_a_cancelled_question_ends_alone(random_pair: Reasoner, rows: list[int]) -> None:
+    questions = [f"How many of {count}?" for count in range(8)]
+    alone = [texts(random_pair.ask(question, max_new_tokens=12)) for question in questions]
+    outcomes = random_pair.batch(questions, size=4, max_new_tokens=12)
+    outcomes.cancel(2)
+    outcomes.cancel(7)  # not taken yet
+    found = [next(outcomes)]
+    outcomes.cancel(0)  # too late
+    found += outcomes
+    assert [outcome.number for outcome in found] == list(range(8))
+    for outcome, text in zip(found, alone, strict=True):
+        if outcome.number in (2, 7):
+            assert isinstance(outcome.error, CancelledError)
+            assert outcome.result is None
+        else:
+            assert texts(outcome.result) == text
+
+
+def test_cancelled_questions_leave_nothing_behind_while_others_go_on(random_pair: Reasoner) -> None:
+    def cancel(count: int) -> None:
+        def questions() -> Iterator[str]:
+            for number in range(count):
+                outcomes.cancel(number - 2)  # under way, or answered
+                yield f"How many of {number}?"
+
+        outcomes = random_pair.batch(questions(), size=4, max_new_tokens=4)
+        ended = [outcome.error is not None for outcome in outcomes]
+        assert len(ended) == count
+        assert sum(ended) > count / 4
+
+    cancel(40)
+    before = resident_bytes()
+    cancel(300)  # whose sessions, kept, would be more than 2.4 MB
+    assert resident_bytes() - before < 1_000_000
+
+
+def test_a_vote_is_cancelled_whole(random_pair: Reasoner) -> None:
+    outcomes = random_pair.batch(["How many?", "And now?"], samples=3, max_new_tokens=4)
+    outcomes.cancel(1)
+    first, second = outcomes
+    assert first.result is not None
+    assert isinstance(second.error, CancelledError)

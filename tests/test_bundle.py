@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edgereason.bundle import Bundle, new_directory
-from edgereason.errors import BundleError, ExportError
+from edgereason.errors import BundleError, ExportError, UsageError
 
 Change = Callable[[Any], Any]
 
@@ -96,6 +96,30 @@ def test_a_broken_manifest_is_refused(bundle: Path, change: Change, message: str
     change_manifest(bundle, change)
     with pytest.raises(BundleError, match=message):
         Bundle.open(bundle)
+
+
+def test_of_a_bundle_of_each_layout_the_wanted_one_is_opened(
+    native_bundle: Path, shared_bundle: Path, tmp_path: Path
+) -> None:
+    for source in (native_bundle, shared_bundle):
+        shutil.copytree(source, tmp_path / f"a-{source.name}" if source == native_bundle else tmp_path / "b")
+    for layout in ("merged", "shared"):
+        assert Bundle.find(tmp_path, layout).layout == layout
+    with pytest.raises(UsageError, match=r"no single bundle: there is a-.* \(merged\), b \(shared\)"):
+        Bundle.find(tmp_path)
+    shutil.rmtree(tmp_path / "b")
+    assert Bundle.find(tmp_path).layout == "merged"
+    with pytest.raises(UsageError, match="no shared bundle") as caught:
+        Bundle.find(tmp_path, "shared")
+    assert "--layout shared" in caught.value.cure
+
+
+def test_a_bundle_of_another_layout_is_refused(shared_bundle: Path) -> None:
+    assert Bundle.find(shared_bundle, "shared").path == shared_bundle
+    with pytest.raises(UsageError, match="no merged bundle"):
+        Bundle.find(shared_bundle, "merged")
+    with pytest.raises(UsageError, match="no layout 'split'"):
+        Bundle.find(shared_bundle, "split")
 
 
 def test_a_manifest_that_is_not_json_is_refused(bundle: Path) -> None:

@@ -1,11 +1,11 @@
-"""The bundle that ships inside the package: the example, answering."""
+"""The bundle that ships inside the package: the default model, answering."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from places import TINY
+from places import WORD_PROBLEMS
 
 from edgereason import load
 from edgereason.bundle import DEFAULT_BUNDLE, Bundle
@@ -14,14 +14,15 @@ from edgereason.export import export
 
 
 def test_it_is_what_export_makes_of_the_example(tmp_path: Path) -> None:
-    export(TINY / "base", TINY / "guidance", TINY / "answer", tmp_path / "out", format="native", bits=4, verify=False)
+    base, *adapters = (WORD_PROBLEMS / name for name in ("base", "guidance", "answer"))
+    export(base, *adapters, tmp_path / "out", format="native", bits=4, verify=False)
     shipped = Bundle.open(DEFAULT_BUNDLE).to_json()
     shipped.pop("fidelity", None)  # whose last digits depend on the machine
     assert Bundle.open(tmp_path / "out").to_json() == shipped, "make default-bundle"
 
 
 def test_it_answers_held_out_problems() -> None:
-    lines = (TINY / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    lines = (WORD_PROBLEMS / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[:40]
     with load() as reasoner:
         problems = [json.loads(line) for line in lines]
         finals = [reasoner.ask(problem["question"]).final or "" for problem in problems]

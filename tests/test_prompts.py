@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgereason.errors import BundleError
@@ -36,10 +38,16 @@ def test_without_guidance_the_question_stands_alone() -> None:
 
 
 def test_prompts_survive_json() -> None:
-    assert Prompt.from_json(ANSWER.to_json(), "here") == ANSWER
+    for prompt in (ANSWER, replace(ANSWER, history=False), replace(ANSWER, calculator=True)):
+        assert Prompt.from_json(prompt.to_json(), "here") == prompt
 
 
-@pytest.mark.parametrize("value", [None, [], {"system": "s"}, {"system": "s", "user": 1}, {"x": "", "user": ""}])
+CALCULATING = {"system": "", "user": "", "calculator": "yes"}
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], {"system": "s"}, {"system": "s", "user": 1}, {"x": "", "user": ""}, CALCULATING]
+)
 def test_what_is_not_a_prompt_is_refused(value: object) -> None:
     with pytest.raises(BundleError, match=r"prompt\.json"):
         Prompt.from_json(value, "prompt.json")

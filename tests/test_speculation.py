@@ -18,7 +18,7 @@ from edgereason import LanguageModel, load
 from edgereason.bundle import STAGES
 from edgereason.engines.base import Logits
 from edgereason.generate import Sampler, Sampling, decode_ids
-from edgereason.speculation import MOST_ROWS, PromptLookup
+from edgereason.speculation import MOST_ROWS, Acceptance, PromptLookup
 
 VOCAB = 4
 TABLE = 0.4 * np.random.default_rng(5).normal(size=(VOCAB, VOCAB)).astype(np.float32)
@@ -155,6 +155,24 @@ def test_matches_that_are_always_wrong_are_soon_left_alone() -> None:
     session = Fixed(text, 30)
     list(decode_ids(session, text[:100], Sampler(Sampling()), frozenset(), 400, lookup=PromptLookup(text[:100])))  # type: ignore[arg-type]
     assert session.rows - 100 < 1.2 * 400
+
+
+def test_what_one_text_has_shown_the_next_ones_know() -> None:
+    words = [1, 2, 3] * 5
+    acceptance = Acceptance()
+    first = PromptLookup(words, acceptance=acceptance)
+    for _ in range(20):
+        first.propose()
+        first.learn(3, 0)
+    assert PromptLookup(words, acceptance=acceptance).propose() == []
+    assert PromptLookup(words).propose() == [1, 2, 3]
+
+
+def test_the_more_texts_share_a_pass_the_less_is_proposed() -> None:
+    lookup = PromptLookup([1, 2, 3] * 5, row_cost=0.1)
+    counts = [len(lookup.propose(texts=texts)) for texts in (1, 2, 4, 8, 16, 1000)]
+    assert counts == sorted(counts, reverse=True)
+    assert (counts[0], counts[-1]) == (3, 0)
 
 
 def questions(count: int) -> list[str]:
