@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +16,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from edgereason.prompts import ANSWER, GUIDANCE, Prompt
 from edgereason.training.loop import train
-from edgereason.training.problems import Problem, draw_problem, question_key
+from edgereason.training.problems import Problem
 from edgereason.training.tokenizer import TURN_END
 
-BASE_NAME = "edgereason/tiny"
 ALONE = 0.15
 """Share of the answer stage's samples that come without guidance, so that it can answer without one too."""
 
@@ -50,14 +49,18 @@ def train_adapter(
     base: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     stage: Stage,
-    exclude: Collection[str],
+    draw: Callable[[random.Random], Problem],
     seed: int,
     checkpoint: Path,
     steps: int,
     batch: int,
+    base_name: str,
     rank: int = 16,
 ) -> tuple[PeftModel, list[float]]:
     """Train one stage's adapter on all linear layers of `base`; the base itself stays as it is.
+
+    Args:
+        base_name: What the adapter says that it was trained on; a path of this machine helps nobody.
 
     Returns:
         The base with the adapter on it (its `unload()` gives the base back) and the loss of every step.
@@ -70,27 +73,23 @@ def train_adapter(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)
-    # PEFT puts the base's own path here; a path of this machine helps nobody.
-    model.peft_config["default"].base_model_name_or_path = BASE_NAME
+    model.peft_config["default"].base_model_name_or_path = base_name
     optimizer = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0
     )
 
     def loss_at(step: int) -> Tensor:
         rng = random.Random(f"{seed}/{stage.name}/{step}")
-        samples = [draw_sample(tokenizer, stage, exclude, rng) for _ in range(batch)]
+        samples = [draw_sample(tokenizer, stage, draw(rng), rng) for _ in range(batch)]
         return completion_loss(base, *pad(samples, tokenizer.pad_token_id))
 
     return model, train(stage.name, model, [optimizer], loss_at, steps, checkpoint)
 
 
 def draw_sample(
-    tokenizer: PreTrainedTokenizerBase, stage: Stage, exclude: Collection[str], rng: random.Random
+    tokenizer: PreTrainedTokenizerBase, stage: Stage, problem: Problem, rng: random.Random
 ) -> tuple[list[int], int]:
     """The tokens of one chat, and how many of them are its prompt."""
-    problem = draw_problem(rng)
-    while question_key(problem.question) in exclude:
-        problem = draw_problem(rng)
     guidance, completion = stage.sample(problem, rng)
     prompt = render(tokenizer, stage.prompt, problem.question, guidance)
     ids: list[int] = tokenizer(prompt + completion + TURN_END)["input_ids"]
@@ -121,8 +120,9 @@ def pad(samples: Sequence[tuple[list[int], int]], filler: int) -> tuple[Tensor, 
 
 def completion_loss(model: LlamaForCausalLM, ids: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of the completions' tokens. ids, targets: `[B, T]` int64."""
+    ids, targets = ids.to(model.device), targets.to(model.device)
     chosen = targets != IGNORED
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16):
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, hidden]
         logits = model.lm_head(hidden[chosen])  # [completion tokens, vocab]
     return cross_entropy(logits.float(), targets[chosen])

@@ -1,9 +1,9 @@
-"""The example base: a small Llama, pretrained from nothing on the corpus."""
+"""Bases of our own: small Llamas, pretrained from nothing on texts that are drawn as they are needed."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,11 +11,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from edgereason.training.corpus import draw_text
 from edgereason.training.loop import train
 from edgereason.training.tokenizer import TURN_END
 
 CONTEXT = 1024
+
+Draw = Callable[[random.Random], tuple[str, str]]
+"""Draws a text in two parts: what is only to be read, such as a question whose numbers nobody can foretell, and what is
+to be learned. The random state alone decides it, so that training can continue anywhere without stored data."""
+
+READING = 0.1
+"""Weight of the loss on what is only to be read, where 1 is what is to be learned."""
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
@@ -39,17 +45,14 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
 def pretrain(
     config: LlamaConfig,
     tokenizer: PreTrainedTokenizerBase,
-    exclude: Collection[str],
+    draw: Draw,
     seed: int,
     checkpoint: Path,
     steps: int,
     batch: int,
     length: int = 256,
 ) -> tuple[LlamaForCausalLM, list[float]]:
-    """Train a base on `steps` batches of `batch` rows of `length` tokens.
-
-    Args:
-        exclude: The `question_key` of problems that must not occur.
+    """Train a base on `steps` batches of `batch` rows of `length` tokens, on a CUDA device where there is one.
 
     Returns:
         The model in float32, its weights already rounded to bfloat16, as they will be stored, and the losses.
@@ -59,30 +62,37 @@ def pretrain(
     # Tied embeddings are the output head too: this spread gives logits of about one from the start.
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=config.hidden_size**-0.5)
 
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+
     def loss_at(step: int) -> Tensor:
         first = step * batch
-        rows = [pack_row(tokenizer, exclude, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
-        return next_token_loss(model, torch.tensor(rows))
+        rows = [pack_row(tokenizer, draw, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
+        return next_token_loss(model, torch.tensor([ids for ids, _ in rows]), torch.tensor([w for _, w in rows]))
 
     losses = train("base", model, _optimizers(model), loss_at, steps, checkpoint, round_from=0.4)
     return model.to(torch.bfloat16).to(torch.float32), losses
 
 
-def pack_row(tokenizer: PreTrainedTokenizerBase, exclude: Collection[str], seed: str, length: int) -> list[int]:
-    """`length` tokens of texts one after the other, an end of text behind each; the last is cut off."""
+def pack_row(tokenizer: PreTrainedTokenizerBase, draw: Draw, seed: str, length: int) -> tuple[list[int], list[float]]:
+    """`length` tokens of texts one after the other, an end of text behind each, and their weights; the last is cut."""
     rng = random.Random(seed)
     row: list[int] = []
+    weights: list[float] = []
     while len(row) < length:
-        row += [*tokenizer(draw_text(rng, exclude))["input_ids"], tokenizer.pad_token_id]
-    return row[:length]
+        read, learned = (tokenizer(part)["input_ids"] if part else [] for part in draw(rng))
+        row += [*read, *learned, tokenizer.pad_token_id]
+        weights += [READING] * len(read) + [1.0] * (len(learned) + 1)
+    return row[:length], weights[:length]
 
 
-def next_token_loss(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
-    """Mean cross-entropy of each next token. ids: `[B, T + 1]` int64."""
-    with torch.autocast("cpu", torch.bfloat16):
+def next_token_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of each next token. ids: `[B, T + 1]` int64, weights: `[B, T + 1]` float32."""
+    ids, weights = ids.to(model.device), weights.to(model.device)[:, 1:].flatten()
+    with torch.autocast(model.device.type, torch.bfloat16):
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # [B, T, hidden]
         logits = model.lm_head(hidden.flatten(0, 1))  # [B * T, vocab]
-    return cross_entropy(logits.float(), ids[:, 1:].flatten())
+    losses = cross_entropy(logits.float(), ids[:, 1:].flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:

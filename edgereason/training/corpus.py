@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
-from edgereason.training.problems import LARGEST, compute, draw_number, draw_problem, question_key
+from edgereason.training.problems import LARGEST, Problem, compute, draw_new, draw_number
 from edgereason.training.words import choose, draw_words, fill
 
 # How textbooks set a problem, its plan and its solution; the stages' chat prompts are left to the adapters.
@@ -61,11 +61,17 @@ def draw_text(rng: random.Random, exclude: Collection[str]) -> str:
 
 def worked_problem(rng: random.Random, exclude: Collection[str]) -> str:
     """A problem and its solution in one of the textbook layouts, mostly with its guidance between them."""
-    problem = draw_problem(rng)
-    while question_key(problem.question) in exclude:
-        problem = draw_problem(rng)
+    problem = draw_new(rng, exclude)
+    return "".join(set_in_print(rng, problem))
+
+
+def set_in_print(rng: random.Random, problem: Problem) -> tuple[str, str]:
+    """A problem as a textbook prints it, mostly with its guidance: the question, and what follows it."""
     layout = rng.choice(_LAYOUTS) if rng.random() < 0.85 else rng.choice(_LAYOUTS_ALONE)
-    return layout.format(question=problem.question, guidance=problem.guidance, answer=problem.answer)
+    head, question, tail = layout.partition("{question}")
+    return (head + question).format(question=problem.question), tail.format(
+        guidance=problem.guidance, answer=problem.answer
+    )
 
 
 def drills(rng: random.Random, count: int = 8) -> str:

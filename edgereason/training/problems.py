@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from edgereason.training.one_step import ONE_STEP
@@ -81,6 +81,16 @@ def draw_number(rng: random.Random, limits: Range = COUNT) -> int:
 def question_key(question: str) -> str:
     """What two questions have in common that differ in case, spaces or punctuation only."""
     return " ".join(re.findall(r"\w+", question.lower()))
+
+
+def draw_new(
+    rng: random.Random, exclude: Collection[str], draw: Callable[[random.Random], Problem] | None = None
+) -> Problem:
+    """One problem whose `question_key` is not in `exclude`."""
+    problem = (draw or draw_problem)(rng)
+    while question_key(problem.question) in exclude:
+        problem = (draw or draw_problem)(rng)
+    return problem
 
 
 def draw_problem(rng: random.Random, structures: Sequence[Structure] = STRUCTURES) -> Problem:

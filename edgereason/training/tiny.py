@@ -28,9 +28,10 @@ from edgereason.training.adapters import STAGES, save_adapter, train_adapter
 from edgereason.training.base import CONTEXT, pretrain, tiny_config
 from edgereason.training.corpus import draw_text
 from edgereason.training.evaluate import evaluate
-from edgereason.training.problems import Problem, held_out, question_key
+from edgereason.training.problems import Problem, draw_new, held_out, question_key
 from edgereason.training.tokenizer import save_tokenizer, train_tokenizer
 
+BASE_NAME = "edgereason/tiny"
 BASE_STEPS = 2200
 BASE_BATCH = 16
 ADAPTER_STEPS = 200
@@ -48,12 +49,26 @@ def make(out: Path, seed: int, work: Path) -> None:
     write_problems(problems, out / "held_out.jsonl")
 
     tokenizer = make_tokenizer(seed, exclude)
-    model, _ = pretrain(tiny_config(tokenizer), tokenizer, exclude, seed, work / "base.pt", BASE_STEPS, BASE_BATCH)
+
+    def draw(rng: random.Random) -> tuple[str, str]:
+        return "", draw_text(rng, exclude)
+
+    model, _ = pretrain(tiny_config(tokenizer), tokenizer, draw, seed, work / "base.pt", BASE_STEPS, BASE_BATCH)
     with new_directory(out / "base", replace=True) as directory:
         save_base(model, tokenizer, directory)
     for stage in STAGES:
         checkpoint = work / f"{stage.name}.pt"
-        tuned, _ = train_adapter(model, tokenizer, stage, exclude, seed, checkpoint, ADAPTER_STEPS, ADAPTER_BATCH)
+        tuned, _ = train_adapter(
+            model,
+            tokenizer,
+            stage,
+            lambda rng: draw_new(rng, exclude),
+            seed,
+            checkpoint,
+            ADAPTER_STEPS,
+            ADAPTER_BATCH,
+            BASE_NAME,
+        )
         with new_directory(out / stage.name, replace=True) as directory:
             save_adapter(tuned, stage, directory)
         model = tuned.unload()

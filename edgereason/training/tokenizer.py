@@ -26,12 +26,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], context: int) -> PreTrainedTokenizerBase:
+def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABULARY) -> PreTrainedTokenizerBase:
     """Learn the merges from `texts`.
 
     Args:
         texts: Anything that the model will read, prompts included; words that occur become single tokens.
         context: The longest sequence of the model, in tokens.
+        vocabulary: How many tokens to have.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -42,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], context: int) -> PreTrainedTokenizerBa
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[AddedToken(token, normalized=False) for token in (END_OF_TEXT, TURN_START, TURN_END)],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -56,6 +56,14 @@ THINGS = _nouns(
     "duck hen rabbit sheep/sheep goat horse cow"
 )
 
+FOOD = frozenset(
+    _words(
+        "apple pear orange banana lemon plum peach cherry grape melon mango carrot potato tomato onion egg cookie cake "
+        "muffin candy chocolate lollipop donut sandwich nut pumpkin strawberry pepper biscuit bun bagel pie pancake "
+        "walnut peanut olive"
+    )
+)
+
 # What is sold at a price.
 GOODS = _nouns(
     "book pen notebook hat ball shirt mug lamp puzzle toy ticket plant poster scarf/scarves bag game kite doll cake "

@@ -16,10 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from edgereason.errors import UsageError
 from edgereason.training.adapters import IGNORED, STAGES, draw_sample, pad, save_adapter, train_adapter
 from edgereason.training.base import pretrain, tiny_config
+from edgereason.training.corpus import draw_text
 from edgereason.training.evaluate import evaluate
 from edgereason.training.loop import int4_weights, round_to_int4, train
-from edgereason.training.problems import held_out
+from edgereason.training.problems import draw_problem, held_out
 from edgereason.training.tiny import make_tokenizer, save_base, write_problems
+
+
+def text(rng: random.Random) -> tuple[str, str]:
+    return "", draw_text(rng, ())
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +45,14 @@ def made(
 ) -> tuple[Path, dict[str, list[float]]]:
     """A model trained for seconds, as the command writes it, and the losses on the way."""
     out, work = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("work")
-    model, base_losses = pretrain(small_config(tokenizer), tokenizer, (), 0, work / "base.pt", 30, batch=4, length=128)
+    model, base_losses = pretrain(
+        small_config(tokenizer), tokenizer, text, 0, work / "base.pt", 30, batch=4, length=128
+    )
     save_base(model, tokenizer, out / "base")
     losses = {"base": base_losses}
     for stage in STAGES:
         tuned, losses[stage.name] = train_adapter(
-            model, tokenizer, stage, (), 0, work / f"{stage.name}.pt", steps=20, batch=8, rank=4
+            model, tokenizer, stage, draw_problem, 0, work / f"{stage.name}.pt", 20, 8, "edgereason/test", rank=4
         )
         save_adapter(tuned, stage, out / stage.name)
         model = tuned.unload()
@@ -73,7 +80,7 @@ def test_base_and_adapters_load_and_differ(made: tuple[Path, dict[str, list[floa
 def test_files_name_no_path_and_hold_the_prompt(made: tuple[Path, dict[str, list[float]]]) -> None:
     for stage in STAGES:
         config = json.loads((made[0] / stage.name / "adapter_config.json").read_text(encoding="utf-8"))
-        assert config["base_model_name_or_path"] == "edgereason/tiny"
+        assert config["base_model_name_or_path"] == "edgereason/test"
         assert config["target_modules"] == sorted(config["target_modules"])
         prompt = json.loads((made[0] / stage.name / "prompt.json").read_text(encoding="utf-8"))
         assert prompt == stage.prompt.to_json()
@@ -83,7 +90,7 @@ def test_files_name_no_path_and_hold_the_prompt(made: tuple[Path, dict[str, list
 def test_the_stored_base_is_exactly_what_the_adapters_were_trained_on(
     made: tuple[Path, dict[str, list[float]]], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    model, _ = pretrain(small_config(tokenizer), tokenizer, (), 0, tmp_path / "base.pt", 30, batch=4, length=128)
+    model, _ = pretrain(small_config(tokenizer), tokenizer, text, 0, tmp_path / "base.pt", 30, batch=4, length=128)
     stored = LlamaForCausalLM.from_pretrained(made[0] / "base", dtype=torch.float32)
     # Trained once more from the same seed: determinism as well.
     for name, weight in stored.state_dict().items():
@@ -136,7 +143,7 @@ def test_another_trainings_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_targets_are_the_completion_and_its_end_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
     for stage in STAGES:
-        samples = [draw_sample(tokenizer, stage, (), random.Random(seed)) for seed in range(8)]
+        samples = [draw_sample(tokenizer, stage, draw_problem(rng := random.Random(seed)), rng) for seed in range(8)]
         inputs, targets = pad(samples, tokenizer.pad_token_id)
         assert inputs.shape == targets.shape
         for (ids, prompt), row, target in zip(samples, inputs, targets, strict=True):

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgereason.training.problems import Problem, question_key
-from edgereason.training.word_problems import KNOWN, UNKNOWN, Structure, draw_problem, held_out, problems
+from edgereason.training.word_problems import KNOWN, UNKNOWN, Pool, draw_problem, held_out, problems
 
-EVERY = (*KNOWN, *UNKNOWN)
+EVERY = Pool((*KNOWN, *UNKNOWN))
 WORDS = {"half": 2, "twice": 2, "a third": 3, "a quarter": 4, "a fifth": 5, "three times": 3, "four times": 4}
 WORDS |= {"five times": 5}
 CONSTANTS = {2, 7, 12, 60, 100}
@@ -44,9 +44,9 @@ def numbers_of_question(question: str) -> set[int]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(seed=st.integers(0, 10**9), structure=st.sampled_from(EVERY))
-def test_every_answer_follows_from_its_question(seed: int, structure: Structure) -> None:
-    problem = draw_problem(random.Random(seed), (structure,))
+@given(seed=st.integers(0, 10**9))
+def test_every_answer_follows_from_its_question(seed: int) -> None:
+    problem = draw_problem(random.Random(seed), EVERY)
     known = numbers_of_question(problem.question)
     assert max(known) <= 1000
     results = []
@@ -58,13 +58,13 @@ def test_every_answer_follows_from_its_question(seed: int, structure: Structure)
     assert max(results) <= 10_000
     assert problem.answer.endswith(f"#### {problem.result}")
     assert str(results[-1]) == problem.result
-    assert 1 <= len(results) <= 5
+    assert 1 <= len(results) <= 4
 
 
 @settings(max_examples=300, deadline=None)
-@given(seed=st.integers(0, 10**9), structure=st.sampled_from(EVERY))
-def test_a_guidance_computes_nothing(seed: int, structure: Structure) -> None:
-    problem = draw_problem(random.Random(seed), (structure,))
+@given(seed=st.integers(0, 10**9))
+def test_a_guidance_computes_nothing(seed: int) -> None:
+    problem = draw_problem(random.Random(seed), EVERY)
     assert numbers(problem.guidance) <= numbers_of_question(problem.question) | CONSTANTS
     asked, given, steps = problem.guidance.splitlines()
     assert (asked[:7], given[:7], steps[:7]) == ("Asked: ", "Given: ", "Steps: ")
@@ -91,7 +91,7 @@ def test_a_seed_makes_the_same_problems_again() -> None:
 
 
 @pytest.mark.parametrize("structures", [KNOWN, UNKNOWN])
-def test_held_out_problems_are_different_and_excluded(structures: tuple[Structure, ...]) -> None:
+def test_held_out_problems_are_different_and_excluded(structures: Pool) -> None:
     held = held_out(0, 150, structures)
     keys = {question_key(problem.question) for problem in held}
     assert len(keys) == len(held) == 150

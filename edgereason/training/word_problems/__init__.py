@@ -6,6 +6,6 @@ whether a model has learned clauses or whole problems.
 """
 
 from edgereason.training.word_problems.story import draw_problem, held_out, problems
-from edgereason.training.word_problems.structures import KNOWN, UNKNOWN, Structure
+from edgereason.training.word_problems.structures import KNOWN, UNKNOWN, Pool, Structure
 
-__all__ = ["KNOWN", "UNKNOWN", "Structure", "draw_problem", "held_out", "problems"]
+__all__ = ["KNOWN", "UNKNOWN", "Pool", "Structure", "draw_problem", "held_out", "problems"]

@@ -168,7 +168,7 @@ CLAUSES = {
 QUESTIONS = {
     "cost": Question(
         (
-            "How many dollars does {X} pay?",
+            "How many dollars does [{X}|{X.he}] pay?",
             "How much does {X} pay in dollars?",
             "How many dollars does all of it cost?",
         ),
@@ -182,7 +182,7 @@ QUESTIONS = {
         (Step("N = C * 100", "turn the dollars into cents, 100 for each", "the cents", "cents"),),
     ),
     "change": Question(
-        ("How many dollars does {X} get back?", "How much change in dollars does {X} get?"),
+        ("How many dollars does [{X}|{X.he}] get back?", "How much change in dollars does {X} get?"),
         "how many dollars {X} gets back",
         "R",
     ),
@@ -193,7 +193,7 @@ QUESTIONS = {
         "W",
     ),
     "money": Question(
-        ("How many dollars does {X} have [now|left|then]?", "How much money in dollars is left?"),
+        ("How many dollars does [{X}|{X.he}] have [now|left|then]?", "How much money in dollars is left?"),
         "how many dollars {X} has in the end",
         "M",
     ),

@@ -13,13 +13,13 @@ def _own(computes: str, plan: str) -> Step:
 
 CLAUSES = {
     "has": Clause(
-        ("{X} has {a} {items}.", "{X} owns {a} {items}.", "There are {a} {items} in {X}'s {box}."),
+        ("{X} [has|has|had] {a} {items}.", "{X} owns {a} {items}.", "There are {a} {items} in {X}'s {box}."),
         "{X} has {a} {items}",
         (Step("X = a", "", _OWN, "{items}"),),
         {"a": COUNT},
     ),
     "has_many": Clause(
-        ("{X} has {a} {items}.", "{X} has collected {a} {items}.", "{X} starts with {a} {items}."),
+        ("{X} [has|had] {a} {items}.", "{X} has collected {a} {items}.", "{X} starts with {a} {items}."),
         "{X} has {a} {items}",
         (Step("X = a", "", _OWN, "{items}"),),
         {"a": MANY},
@@ -82,8 +82,9 @@ CLAUSES = {
     "gains": Clause(
         (
             "{X} [gets|buys|finds|wins] {a} more {items}.",
+            "{X.He} [bought|got|found|won] {a} more[ {items}|].",
             "Then {X} [gets|buys|finds|receives] {a} more.",
-            "[On {day}, |Later, |]{X} [buys|finds|wins] another {a} {items}.",
+            "[On {day}, |Later, |]{X} [buys|finds|wins|bought|found] another {a} {items}.",
         ),
         "{X} gets {a} more",
         (_own("X = X + a", "add the {a} that {X} gets"),),
@@ -125,17 +126,36 @@ CLAUSES = {
     ),
     "loses": Clause(
         (
-            "{X} [loses|gives away|sells|uses] {a} {items}.",
-            "Then {X} [loses|gives away|sells|uses] {a} of them.",
+            "{X} [loses|gives away|sells|{uses}] {a} {items}.",
+            "{X.He} [lost|gave away|sold|{used}] {a}[ of them| {items}|].",
+            "Then {X} [loses|gives away|sells|{uses}] {a} of them.",
             "[On {day}, |Later, |]{a} of {X}'s {items} [get lost|break|are sold|are given away].",
         ),
         "{a} of {X}'s {items} are gone",
         (_own("X = X - a", "subtract the {a} that are gone"),),
         {"a": COUNT},
     ),
+    "has_and_loses": Clause(
+        (
+            "{X} has {a} {items} and [loses|gives away|sells|{uses}] {b}[ of them|].",
+            "{X} had {a} {items} and [lost|gave away|sold|{used}] {b}[ of them|].",
+        ),
+        "{X} has {a} {items}; {b} of {X}'s {items} are gone",
+        (Step("X = a", "", _OWN, "{items}"), _own("X = X - b", "subtract the {b} that are gone")),
+        {"a": COUNT, "b": COUNT},
+    ),
+    "has_and_gains": Clause(
+        (
+            "{X} has {a} {items} and [gets|buys|finds|wins] {b} more.",
+            "{X} had {a} {items} and [got|bought|found|won] {b} more.",
+        ),
+        "{X} has {a} {items}; {X} gets {b} more",
+        (Step("X = a", "", _OWN, "{items}"), _own("X = X + b", "add the {b} that {X} gets")),
+        {"a": COUNT, "b": COUNT},
+    ),
     "loses_part": Clause(
         (
-            "{X} [gives away|sells|loses|uses] {a:part} of {X.his} {items}.",
+            "{X} [gives away|sells|loses|{uses}] {a:part} of {X.his} {items}.",
             "Then {X} [gives|sells] {a:part} of {X.his} {items} to a friend.",
         ),
         "{a:part} of {X}'s {items} are gone",
@@ -147,7 +167,7 @@ CLAUSES = {
     ),
     "loses_percent": Clause(
         (
-            "{X} [sells|gives away|loses|uses] {a:percent} of {X.his} {items}.",
+            "{X} [sells|gives away|loses|{uses}] {a:percent} of {X.his} {items}.",
             "{a:percent} of {X}'s {items} [break|get lost|are sold|are given away].",
         ),
         "{a:percent} of {X}'s {items} are gone",
@@ -158,13 +178,44 @@ CLAUSES = {
         {"a": (5, 90)},
     ),
     "gives": Clause(
-        ("{X} gives {a} {items} to {Y}.", "{Y} gets {a} {items} from {X}.", "{X} hands {a} of {X.his} {items} to {Y}."),
+        (
+            "{X} [gives|gave] {a} {items} to {Y}.",
+            "{Y} gets {a} {items} from {X}.",
+            "{X} hands {a} of {X.his} {items} to {Y}.",
+        ),
         "{X} gives {a} to {Y}",
         (
             _own("X = X - a", "subtract the {a} that {X} gives"),
             Step("Y = Y + a", "add the {a} that {Y} gets", "the {items} of {Y}", "{items}"),
         ),
         {"a": COUNT},
+    ),
+    "gains_and_gives": Clause(
+        (
+            "{X.He} [buys|gets|finds|wins] {a} more and gives {b} to {Y}.",
+            "{X} [buys|gets|finds] another {a} {items} and [then |]gives {b} [of them |]to {Y}.",
+        ),
+        "{X} gets {a} more; {X} gives {b} to {Y}",
+        (
+            _own("X = X + a", "add the {a} that {X} gets"),
+            _own("X = X - b", "subtract the {b} that {X} gives"),
+        ),
+        {"a": COUNT, "b": COUNT},
+    ),
+    "loses_and_gains": Clause(
+        (
+            "{X.He} [loses|sells|gives away|{uses}] {a} of them and [buys|gets|finds] {b} more.",
+            "{X} [loses|sells|gives away|{uses}] {a} {items} and [buys|gets|finds] {b} others.",
+        ),
+        "{a} of {X}'s {items} are gone; {X} gets {b} more",
+        (_own("X = X - a", "subtract the {a} that are gone"), _own("X = X + b", "add the {b} that {X} gets")),
+        {"a": COUNT, "b": COUNT},
+    ),
+    "have": Clause(
+        ("{X} has {a} {items} and {Y} has {b}.", "{X} has {a} {items}, {Y} has {b} {items}."),
+        "{X} has {a} {items}; {Y} has {b} {items}",
+        (Step("X = a", "", _OWN, "{items}"), Step("Y = b", "", "the {items} of {Y}", "{items}")),
+        {"a": COUNT, "b": COUNT},
     ),
     "puts_together": Clause(
         ("{X} and {Y} put their {items} together.", "{X} and {Y} collect all of their {items} in one place."),
@@ -209,7 +260,11 @@ QUESTIONS = {
         "how many {items} {X} has in the end",
         "X",
     ),
-    "count_of": Question(("How many {items} does {X} have?",), "how many {items} {X} has", "X"),
+    "count_his": Question(
+        ("How many {items} does {X.he} have[ now| left| then|]?", "How many {items} [are left|does {X.he} keep]?"),
+        "how many {items} {X} has in the end",
+        "X",
+    ),
     "both": Question(
         (
             "How many {items} do {X} and {Y} have [together|altogether|in total|in all]?",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 
 from edgereason.calculator import evaluate, written
 from edgereason.training.problems import Problem, question_key
 from edgereason.training.word_problems.clause import Clause, Question, Range, Step
-from edgereason.training.word_problems.structures import KNOWN, Structure
-from edgereason.training.words import HE, choose, draw_words
+from edgereason.training.word_problems.structures import KNOWN, Pool, Structure
+from edgereason.training.words import FOOD, HE, choose, draw_words
 
 LARGEST_GIVEN = 1000
 """No number in a question exceeds this."""
@@ -36,6 +38,8 @@ _DISTRACTORS = (
     "On {day}, {n} birds sit on the roof of the {place}.",
 )
 _DISTRACTED = 0.15
+_TRIES = 50
+"""How often numbers are drawn for a structure; of some, few or none come out even, and another takes their place."""
 
 
 class _ImpossibleError(Exception):
@@ -104,20 +108,16 @@ class _Story:
         self.sentences.insert(self.rng.randint(0, len(self.sentences)), sentence)
 
 
-def draw_problem(rng: random.Random, structures: Sequence[Structure] = KNOWN) -> Problem:
+def draw_problem(rng: random.Random, structures: Pool = KNOWN) -> Problem:
     """One problem; the state of `rng` determines it."""
-    structure = rng.choice(structures)
     while True:
-        story = _Story(rng, _draw_words(rng))
-        try:
-            return _tell(story, structure)
-        except _ImpossibleError:
-            continue
+        structure = structures.draw(rng)
+        for _ in range(_TRIES):
+            with suppress(_ImpossibleError):
+                return _tell(_Story(rng, _draw_words(rng)), structure)
 
 
-def problems(
-    seed: int | str, exclude: Collection[str] = frozenset(), structures: Sequence[Structure] = KNOWN
-) -> Iterator[Problem]:
+def problems(seed: int | str, exclude: Collection[str] = frozenset(), structures: Pool = KNOWN) -> Iterator[Problem]:
     """An endless stream of problems whose `question_key` is not in `exclude`; repeats are possible."""
     rng = random.Random(seed)
     while True:
@@ -126,12 +126,10 @@ def problems(
             yield problem
 
 
-def held_out(seed: int, count: int, structures: Sequence[Structure] = KNOWN) -> list[Problem]:
-    """`count` different problems, evenly over the structures, that training excludes."""
+def held_out(seed: int, count: int, structures: Pool = KNOWN) -> list[Problem]:
+    """`count` different problems that training excludes."""
     found: dict[str, Problem] = {}
-    for index in range(count):
-        structure = structures[index % len(structures)]
-        problem = next(problems(f"{seed}/held out/{index}", found, (structure,)))
+    for problem in islice(problems(f"{seed}/held out", found, structures), count):
         found[question_key(problem.question)] = problem
     return list(found.values())
 
@@ -159,9 +157,12 @@ def _tell(story: _Story, structure: Structure) -> Problem:
 
 def _draw_words(rng: random.Random) -> dict[str, str]:
     words = draw_words(rng)
+    eaten = words["item"] in FOOD
     return {
         **words,
         "things": f"{words['thing']}s" if not words["thing"].endswith(("s", "h")) else f"{words['thing']}es",
+        "uses": "eats" if eaten else "uses",
+        "used": "ate" if eaten else "used",
     }
 
 

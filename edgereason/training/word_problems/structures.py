@@ -2,152 +2,163 @@
 
 "has A, more B A, both A B" reads: A has some; B has more than A; how many do A and B have together? The last entry is
 the question. Names of clauses and questions are those of their own files, A, B and C are three people.
+
+Structures are not listed but composed, by the hundreds: a model that sees few of them learns those by heart instead of
+their clauses.
 """
 
 from __future__ import annotations
 
+import random
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import overload
 
 from edgereason.training.word_problems import groups, journeys, money, possessions
-from edgereason.training.word_problems.clause import Clause, Question
+from edgereason.training.word_problems.clause import Clause, Question, Step
+
+MOST_STEPS = 4
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One kind of problem: clauses and a question, each with the people that are its arguments."""
+    """One kind of problem: clauses and a question, each with the people that are its arguments.
+
+    Attributes:
+        pattern: The pattern that it was composed by.
+    """
 
     name: str
     clauses: tuple[tuple[Clause, str], ...]
     question: tuple[Question, str]
+    pattern: int = 0
+
+    @property
+    def parts(self) -> tuple[tuple[Clause | Question, str], ...]:
+        """Clauses and question, in the order in which they are told."""
+        return (*self.clauses, self.question)
 
     @property
     def steps(self) -> int:
         """Computations that it needs."""
-        every = [*(step for clause, _ in self.clauses for step in clause.steps), *self.question[0].steps]
-        return sum(bool(step.plan) for step in every)
+        return sum(bool(step.plan) for part, _ in self.parts for step in part.steps)
 
 
-_POSSESSIONS = """
-has A, gains A, count A
-has_many A, loses A, count A
-has_boxes A, count A
-has A, more B A, count B
-has A, times B A, count B
-has_many A, part B A, count B
-has_many A, shares A, share A
-has_many A, loses_part A, count A
-has_many A, loses_percent A, count A
-has A, gains_dozens A, count A
-has A, fewer B A, both A B
-has A, more B A, both A B
-has A, times B A, both A B
-has A, times B A, difference B A
-has A, has B, has C, all_three A B C
-has A, more B A, times C B, count C
-has A, more B A, fewer C B, all_three A B C
-has A, more_than_times B A, count B
-has A, more_than_times B A, both A B
-has A, fewer_than_times B A, count B
-has A, gains A, loses A, count A
-has_many A, loses A, loses A, count A
-has_boxes A, gains A, count A
-has_boxes A, loses A, count A
-has_boxes A, loses_part A, count A
-has_boxes A, shares A, share A
-has_boxes A, has B, both A B
-has A, gains_daily A, count A
-has A, gains_weekly A, count A
-has A, gains_daily A, loses A, count A
-has A, gains A, shares A, share A
-has_many A, loses A, shares A, share A
-has_many A, loses A, packs A, packed A
-has_many A, loses_part A, loses A, count A
-has_many A, loses_percent A, gains A, count A
-has A, has B, gives A B, count B
-has A, has B, gives A B, difference B A
-has A, has B, average A B
-has A, more B A, average A B
-has A, has B, puts_together A B, shares A, share A
-has A, sells_all A, money A
-has A, gains A, sells_all A, money A
-has_boxes A, loses A, sells_all A, money A
-has A, sells_all A, spends A, money A
-"""
-_MONEY = """
-buys A, cost A
-buys A, pays_with A, change A
-buys A, buys_too A, cost A
-buys A, buys_too A, pays_with A, change A
-buys A, discount A, cost A
-buys A, coupon A, cost A
-buys A, coupon A, delivery A, cost A
-buys A, delivery A, splits_cost A, each_pays A
-buys A, cents A
-buys_one A, buys_dearer A, cost A
-buys_one A, buys_dearer A, coupon A, cost A
-buys_one A, discount A, pays_with A, change A
-buys_one A, discount A, saves_for_it A, weeks A
-buys_one A, saves_for_it A, weeks A
-buys_one A, coupon A, saves_for_it A, weeks A
-earns A, money A
-earns A, spends_money A, money A
-earns_for_days A, money A
-earns_for_days A, spends_part A, money A
-earns_for_days A, spends_money A, money A
-has_money A, spends_percent A, money A
-has_money A, spends_part A, gets_money A, money A
-has_money A, gets_money A, buys_with_it A, bought A
-has_money A, spends_money A, buys_with_it A, bought A
-has_money A, gets_money A, missing A
-"""
-_JOURNEYS = """
-travels A, way A
-travels A, travels_on A, way A
-travels A, walks_on A, way A
-travels A, returns A, way A
-travels A, walks_on A, returns A, way A
-road A, has_gone A, rest_of_way A
-road A, at_speed A, hours A
-road A, has_gone A, at_speed A, hours A
-road A, at_speed A, travel_minutes A
-book A, read_daily A, pages_left A
-book A, read_part A, pages_left A
-book A, read_daily A, reads_rest A, days A
-book A, read_part A, reads_rest A, days A
-makes_hourly A, some_break A, made A
-makes_hourly A, packed_by A, packages A
-makes_hourly A, some_break A, packed_by A, packages A
-makes_by_minute A, made A
-makes_by_minute A, some_break A, made A
-practices A, minutes A
-practices A, in_hours A
-practices_weekly A, minutes A
-"""
-_GROUPS = """
-crowd A, some_leave A, some_come A, people A
-crowd A, part_leaves A, people A
-crowd A, percent_leaves A, some_come A, people A
-crowd A, percent_have A, with_it A
-crowd A, percent_have A, without_it A
-crowd A, part_has A, without_it A
-crowd A, some_leave A, teams A, teams A
-rows A, some_come A, people A
-rows A, part_leaves A, people A
-rows A, each_pays A, takings A
-crowd A, some_come A, each_pays A, takings A
-age A, older B A, age B
-age A, times_as_old B A, age B
-age A, times_as_old B A, age_later B
-age A, older B A, younger C B, age C
-age A, times_as_old B A, ages A B
-rope A, cut_off A, pieces A, pieces A
-rope A, pieces_in_centimeters A, pieces A
-rope A, cut_off A, pieces_in_centimeters A, pieces A
-tank A, leaks A, water A
-tank A, leaks A, jugs A, jugs A
-"""
+class Pool(Sequence[Structure]):
+    """Structures to draw from, so that every pattern and number of steps has its share."""
 
-HELD_OUT = frozenset(
+    def __init__(self, structures: Iterable[Structure]) -> None:
+        self._structures = tuple(structures)
+        kinds: dict[tuple[int, int], list[Structure]] = defaultdict(list)
+        for structure in self._structures:
+            kinds[structure.pattern, structure.steps].append(structure)
+        self._kinds = list(kinds.values())
+        # Kinds of few structures have less to teach; from some number on, more of them need no more room.
+        self._weights = [min(len(kind), _FULL_WEIGHT) for kind in self._kinds]
+
+    @overload
+    def __getitem__(self, index: int) -> Structure: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Structure, ...]: ...
+    def __getitem__(self, index: int | slice) -> Structure | tuple[Structure, ...]:
+        return self._structures[index]
+
+    def __len__(self) -> int:
+        return len(self._structures)
+
+    def draw(self, rng: random.Random) -> Structure:
+        """One structure; the state of `rng` determines it."""
+        [kind] = rng.choices(self._kinds, self._weights)
+        return rng.choice(kind)
+
+
+_FULL_WEIGHT = 10
+
+# A pattern's places, one after the other, and what may stand in each; "-" is nothing.
+_CHANGES = (
+    "- | gains A | loses A | gains_daily A | gains_weekly A | gains_dozens A | loses_part A | loses_percent A"
+    " | gains_and_gives A B | loses_and_gains A"
+)
+_CHANGES_OF_TWO = (
+    "- | gains A | loses A | gains B | loses B | gives A B | gives B A | gains_dozens B | loses_part A"
+    " | loses_percent B | loses_and_gains B | gains_daily A"
+)
+_ENDS_OF_TWO = (
+    "count A | count B | both A B | difference A B | difference B A | average A B"
+    + " | puts_together A B, shares A, share A"
+)
+_RELATIONS = "more B A | fewer B A | times B A | part B A | more_than_times B A | fewer_than_times B A | has B"
+_PRICE_CHANGES = "- | discount A | coupon A | delivery A"
+_MONEY_CHANGES = "- | gets_money A | spends_money A | spends_part A | spends_percent A"
+_LEGS = "- | travels_on A | walks_on A | returns A"
+_READING = "- | read_daily A | read_part A"
+_COMING = "- | some_leave A | some_come A | part_leaves A | percent_leaves A"
+
+_PATTERNS: tuple[tuple[str, ...], ...] = (
+    (
+        "has A | has_many A | has_boxes A | has_and_gains A | has_and_loses A",
+        _CHANGES,
+        _CHANGES,
+        _CHANGES,
+        "count A | count_his A | shares A, share A | packs A, packed A | sells_all A, money A"
+        " | sells_all A, spends A, money A",
+    ),
+    ("has A | has_many A | has_boxes A | has_and_gains A | has_and_loses A", _RELATIONS, _CHANGES_OF_TWO, _ENDS_OF_TWO),
+    ("have A B", _CHANGES_OF_TWO, _CHANGES_OF_TWO, _ENDS_OF_TWO),
+    (
+        "has A | has_boxes A",
+        _RELATIONS,
+        "more C B | fewer C B | times C B | part C B | more C A | fewer C A | times C A | more_than_times C B | has C",
+        "count C | all_three A B C",
+    ),
+    (
+        "buys A",
+        "- | buys_too A",
+        _PRICE_CHANGES,
+        _PRICE_CHANGES,
+        "cost A | pays_with A, change A | splits_cost A, each_pays A | cents A",
+    ),
+    (
+        "buys_one A",
+        "- | buys_too A | buys_dearer A",
+        _PRICE_CHANGES,
+        _PRICE_CHANGES,
+        "cost A | pays_with A, change A | splits_cost A, each_pays A | saves_for_it A, weeks A",
+    ),
+    (
+        "has_money A | earns A | earns_for_days A",
+        _MONEY_CHANGES,
+        _MONEY_CHANGES,
+        _MONEY_CHANGES,
+        "money A | buys_with_it A, bought A | missing A",
+    ),
+    ("travels A", _LEGS, _LEGS, _LEGS, "way A"),
+    ("road A", "- | has_gone A", "at_speed A, hours A | at_speed A, travel_minutes A | rest_of_way A"),
+    ("book A", _READING, _READING, "pages_left A | reads_rest A, days A"),
+    ("makes_hourly A | makes_by_minute A", "- | some_break A", "made A | packed_by A, packages A"),
+    ("practices A | practices_weekly A", "minutes A | in_hours A"),
+    (
+        "crowd A | rows A",
+        _COMING,
+        _COMING,
+        _COMING,
+        "people A | teams A, teams A | each_pays A, takings A | percent_have A, with_it A"
+        " | percent_have A, without_it A | part_has A, with_it A | part_has A, without_it A",
+    ),
+    (
+        "age A",
+        "older B A | younger B A | times_as_old B A",
+        "- | older C B | younger C B | times_as_old C B | older C A | younger C A",
+        "age B | age C | age_later B | age_later C | ages A B | ages B C",
+    ),
+    ("rope A", "- | cut_off A", "- | cut_off A", "pieces A, pieces A | pieces_in_centimeters A, pieces A"),
+    ("tank A", "- | leaks A", "- | leaks A", "water A | jugs A, jugs A"),
+)
+
+CHOSEN = frozenset(
     """
 has A, times B A, difference B A
 has A, more B A, times C B, count C
@@ -159,6 +170,9 @@ has A, gains_dozens A, loses A, count A
 has A, has B, gives A B, both A B
 has_boxes A, sells_all A, spends A, money A
 has A, times B A, average A B
+has A, gains_and_gives A B, loses A, count A
+has_boxes A, gains_and_gives A B, count A
+have A B, gains A, both A B
 buys A, discount A, pays_with A, change A
 buys A, buys_too A, coupon A, cost A
 buys A, buys_too A, splits_cost A, each_pays A
@@ -179,25 +193,65 @@ age A, times_as_old B A, younger C B, age C
 tank A, jugs A, jugs A
 """.strip().splitlines()
 )
-"""Structures that training never sees; each of their clauses occurs in others."""
+"""Structures that are held out whatever else is."""
 
-_FILES = ((possessions, _POSSESSIONS), (money, _MONEY), (journeys, _JOURNEYS), (groups, _GROUPS))
+_FILES = (possessions, money, journeys, groups)
 
 
-def _structure(line: str) -> Structure:
+def _compose() -> Iterator[Structure]:
+    """Every structure of one to four steps all of which its answer needs."""
+    for number, places in enumerate(_PATTERNS):
+        choices = [[each.strip() for each in place.split("|")] for place in places]
+        lines = dict.fromkeys(", ".join(part for part in parts if part != "-") for parts in product(*choices))
+        for line in lines:
+            structure = _structure(line, number)
+            if 1 <= structure.steps <= MOST_STEPS and _needs_every_step(structure):
+                yield structure
+
+
+def _structure(line: str, pattern: int) -> Structure:
     *clauses, question = (part.split() for part in line.split(", "))
-    for file, _ in _FILES:
-        if question[0] in file.QUESTIONS and all(clause[0] in file.CLAUSES for clause in clauses):
-            return Structure(
-                line,
-                tuple((file.CLAUSES[name], "".join(people)) for name, *people in clauses),
-                (file.QUESTIONS[question[0]], "".join(question[1:])),
-            )
-    raise ValueError(f"no file has all of {line!r}")
+    file = next(file for file in _FILES if question[0] in file.QUESTIONS and clauses[0][0] in file.CLAUSES)
+    return Structure(
+        line,
+        tuple((file.CLAUSES[name], "".join(people)) for name, *people in clauses),
+        (file.QUESTIONS[question[0]], "".join(question[1:])),
+        pattern,
+    )
 
 
-KNOWN = tuple(_structure(line) for _, lines in _FILES for line in lines.strip().splitlines() if line not in HELD_OUT)
+def _needs_every_step(structure: Structure) -> bool:
+    """Whether all amounts exist when they are used, and no computed one is forgotten."""
+    needs: dict[str, set[int]] = {}
+    count = 0
+    for part, people in structure.parts:
+        who = dict(zip("XYZ", people, strict=False))
+        for step in part.steps:
+            target, *operands = _amounts(step, who)
+            if any(operand not in needs for operand in operands):
+                return False
+            needs[target] = set().union(*(needs[operand] for operand in operands))
+            if step.plan:
+                needs[target].add(count)
+                count += 1
+    answer = structure.question[0].answer
+    return len(needs.get(dict(zip("XYZ", structure.question[1], strict=False)).get(answer, answer), ())) == count
+
+
+def _amounts(step: Step, who: Mapping[str, str]) -> list[str]:
+    """The letters of a step's amounts, its target first, people in place of arguments."""
+    letters = [word for word in step.computes.split() if word.isupper()]
+    return [who.get(letter, letter) for letter in letters]
+
+
+def _is_held_out(structure: Structure) -> bool:
+    return structure.name in CHOSEN or zlib.crc32(structure.name.encode()) % 5 == 0
+
+
+_EVERY = tuple(_compose())
+
+KNOWN = Pool(structure for structure in _EVERY if not _is_held_out(structure))
 """The structures of training."""
 
-UNKNOWN = tuple(_structure(line) for line in sorted(HELD_OUT))
-"""The structures that are held out entirely."""
+UNKNOWN = Pool(structure for structure in _EVERY if _is_held_out(structure))
+"""The structures that are held out entirely: a fifth, and those of `CHOSEN`."""

@@ -1,0 +1,164 @@
+"""Make the default model: word problems of one to four steps, through both stages.
+
+    python -m edgereason.training.default_model --out examples/word_problems --seed 0
+
+Trains tokenizer, base, both adapters, and the single model that they are compared with. Interrupted at any moment, the
+same command goes on from its last checkpoint. It uses a CUDA device where there is one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from transformers import LlamaConfig, PreTrainedTokenizerBase
+
+from edgereason.bundle import new_directory
+from edgereason.errors import EdgeReasonError, UsageError
+from edgereason.prompts import ANSWER, GUIDANCE
+from edgereason.training.adapters import STAGES as PLAIN
+from edgereason.training.adapters import Stage, save_adapter, train_adapter
+from edgereason.training.base import CONTEXT, pretrain
+from edgereason.training.problems import Problem, draw_new, question_key
+from edgereason.training.tiny import save_base, write_problems
+from edgereason.training.tokenizer import TURN_END, train_tokenizer
+from edgereason.training.word_problems import KNOWN, UNKNOWN, draw_problem, held_out
+from edgereason.training.word_problems.corpus import draw_text
+
+BASE_NAME = "edgereason/word-problems"
+VOCABULARY = 2304
+HELD_OUT = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large a model, and how long it is trained."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    base_steps: int
+    base_batch: int
+    guidance_steps: int
+    answer_steps: int
+    adapter_batch: int
+    base_length: int = 512
+    texts: int = 30_000
+    """That the tokenizer is made from."""
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Of each adapter. A chat without a guidance has two thirds of the tokens of one with it."""
+        single = self.guidance_steps + round(1.5 * self.answer_steps)
+        return {"guidance": self.guidance_steps, "answer": self.answer_steps, "single": single}
+
+
+CPU = Plan(384, 1024, 6, base_steps=2400, base_batch=8, guidance_steps=240, answer_steps=560, adapter_batch=32)
+"""10.6 million parameters, 10 million tokens: an hour on two cores."""
+CUDA = Plan(768, 2048, 8, base_steps=6000, base_batch=64, guidance_steps=400, answer_steps=800, adapter_batch=128)
+"""56 million parameters, 200 million tokens."""
+
+_CALCULATING = replace(ANSWER, history=False, calculator=True)
+
+SINGLE = Stage("single", _CALCULATING, lambda problem, _: (None, problem.answer))
+"""Base and rank of the two stages, but one adapter from the question to the answer, trained on as many tokens as both
+adapters together: what they are compared with."""
+
+STAGES = (PLAIN[0], replace(PLAIN[1], prompt=_CALCULATING), SINGLE)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+def config(tokenizer: PreTrainedTokenizerBase, plan: Plan) -> LlamaConfig:
+    """Every matrix dimension is a multiple of 64."""
+    heads = plan.hidden_size // 64
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=plan.hidden_size,
+        intermediate_size=plan.intermediate_size,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 3),
+        head_dim=64,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def make(out: Path, seed: int, work: Path, plan: Plan, stages: Collection[str] = STAGE_NAMES) -> None:
+    """Train everything and write it to `out`; checkpoints lie in `work`, and what is there is not trained again.
+
+    Args:
+        stages: The adapters to train, of "guidance", "answer" and "single".
+    """
+    torch.use_deterministic_algorithms(True)
+    known, unknown = held_out(seed, HELD_OUT, KNOWN), held_out(seed, HELD_OUT, UNKNOWN)
+    exclude = {question_key(problem.question) for problem in (*known, *unknown)}
+    out.mkdir(parents=True, exist_ok=True)
+    write_problems(known, out / "held_out.jsonl")
+    write_problems(unknown, out / "held_out_structures.jsonl")
+
+    tokenizer = make_tokenizer(seed, exclude, plan.texts)
+    model, _ = pretrain(
+        config(tokenizer, plan),
+        tokenizer,
+        lambda rng: draw_text(rng, exclude),
+        seed,
+        work / "base.pt",
+        plan.base_steps,
+        plan.base_batch,
+        plan.base_length,
+    )
+    with new_directory(out / "base", replace=True) as directory:
+        save_base(model, tokenizer, directory)
+
+    def draw(rng: random.Random) -> Problem:
+        return draw_new(rng, exclude, draw_problem)
+
+    for stage in (each for each in STAGES if each.name in stages):
+        checkpoint, steps = work / f"{stage.name}.pt", plan.steps[stage.name]
+        tuned, _ = train_adapter(model, tokenizer, stage, draw, seed, checkpoint, steps, plan.adapter_batch, BASE_NAME)
+        with new_directory(out / stage.name, replace=True) as directory:
+            save_adapter(tuned, stage, directory)
+        model = tuned.unload()
+
+
+def make_tokenizer(seed: int, exclude: Collection[str], texts: int) -> PreTrainedTokenizerBase:
+    """Train the tokenizer on the first texts of the corpus and on the stages' prompts."""
+    rng = random.Random(f"{seed}/tokenizer")
+    corpus = ["".join(draw_text(rng, exclude)) for _ in range(texts)]
+    prompts = [GUIDANCE.system, ANSWER.system, ANSWER.user, "system\nuser\nassistant\n"]
+    return train_tokenizer(corpus + prompts * (texts // 100), CONTEXT, VOCABULARY)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Write the model to this directory.")],
+    seed: Annotated[int, typer.Option(help="Decides everything that is drawn.")] = 0,
+    work: Annotated[
+        Path | None, typer.Option(help="Where checkpoints lie [default: build/word-problems-SEED].")
+    ] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Adapters to train: guidance, answer, single; all by default.")
+    ] = None,
+) -> None:
+    """Make the default model."""
+    plan = CUDA if torch.cuda.is_available() else CPU
+    try:
+        if unknown := set(stage or ()) - set(STAGE_NAMES):
+            raise UsageError(f"--stage {unknown.pop()} is no adapter.", f"Choose of {', '.join(STAGE_NAMES)}.")
+        make(out, seed, work or Path("build") / f"word-problems-{seed}", plan, stage or STAGE_NAMES)
+    except EdgeReasonError as error:
+        Console(stderr=True).print(f"error: {error}", highlight=False)
+        raise typer.Exit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,50 @@
+"""SGFT, Solution Guidance Fine-Tuning (arXiv 2412.09906): a model learns to write guidances, few of which suffice.
+
+A guidance understands and decomposes a problem on the semantic and logical level and computes nothing; any answer model
+can then use it. Sci-CoT's rationale generation (arXiv 2308.04679) is the same training, on rationales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgereason.prompts import GUIDANCE, Prompt
+from edgereason.training.recipes.base import TrainingBase
+from edgereason.training.recipes.examples import read_examples
+from edgereason.training.recipes.lisa import Lisa
+from edgereason.training.recipes.lora import Lora
+from edgereason.training.recipes.supervised import Sample, train_stage
+from edgereason.training.recipes.trainer import Schedule
+
+PROMPT = replace(GUIDANCE, history=False)
+"""Each question stands alone: the adapter never sees a conversation."""
+
+
+def train_guidance(
+    data: Path,
+    base: TrainingBase,
+    out: Path,
+    schedule: Schedule,
+    method: Lora | Lisa,
+    prompt: Prompt = PROMPT,
+    longest: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> None:
+    """Train the guidance stage's adapter.
+
+    Args:
+        data: JSON lines with `question` and `guidance`, and `choices` of multiple-choice questions.
+        out: The adapter's directory.
+        method: LoRA, or LISA as the paper has it.
+        longest, resume, force: See `supervised.train_stage`.
+
+    Raises:
+        UsageError: the data cannot be used, or see `supervised.train_stage`.
+    """
+    samples = [
+        Sample(example.text, None, example.guidance or "", example.line)
+        for example in read_examples(data, ("guidance",))
+    ]
+    train_stage("guidance", prompt, samples, data, base, out, schedule, method, longest, resume, force)

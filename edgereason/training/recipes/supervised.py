@@ -1,0 +1,154 @@
+"""Supervised fine-tuning of one stage: the loss is that of the completion, after the prompt that inference uses."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from edgereason.bundle import file_sha256
+from edgereason.errors import EdgeReasonWarning, UsageError
+from edgereason.files import write_json
+from edgereason.prompts import Prompt
+from edgereason.training.recipes.base import TrainingBase
+from edgereason.training.recipes.chat import Chat, Tokens
+from edgereason.training.recipes.difference import as_adapter
+from edgereason.training.recipes.lisa import LayerSampling, Lisa
+from edgereason.training.recipes.lora import Lora, save_adapter
+from edgereason.training.recipes.run import Run, run_directory
+from edgereason.training.recipes.trainer import Schedule, arguments, fit, keep, keep_history, quiet_libraries, seeded
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to learn: what the stage reads, and what it is to write."""
+
+    question: str
+    guidance: str | None
+    completion: str
+    line: int
+
+
+def train_stage(
+    name: str,
+    prompt: Prompt,
+    samples: Sequence[Sample],
+    data: Path,
+    base: TrainingBase,
+    out: Path,
+    schedule: Schedule,
+    method: Lora | Lisa,
+    longest: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> None:
+    """Train an adapter on a stage's samples and write it to `out`.
+
+    Args:
+        name: The recipe's.
+        prompt: The stage's; it is written beside the adapter.
+        samples: Of the file `data`.
+        method: LoRA's factors, or LISA's layers, of whose change an adapter is made.
+        longest: Samples of more tokens are left out; by default those that exceed the base's context.
+
+    Raises:
+        UsageError: no sample is short enough, the loss diverged, or see `run_directory`.
+        BundleError: the base has no chat template.
+    """
+    tokens = _within(encode(Chat(base.path), prompt, samples), samples, _limit(base, longest), data)
+    settings = {
+        "recipe": name,
+        "base": base.to_json(),
+        "data": file_sha256(data),
+        "samples": _digest(tokens),
+        "schedule": schedule.to_json(),
+        type(method).__name__.lower(): asdict(method),
+    }
+    with run_directory(out, settings, resume, force) as run, quiet_libraries():
+        seeded(schedule.seed)
+        if isinstance(method, Lora):
+            _train_lora(name, prompt, tokens, base, schedule, method, run)
+        else:
+            _train_lisa(name, prompt, tokens, base, schedule, method, run)
+
+
+def _train_lora(
+    name: str, prompt: Prompt, tokens: Sequence[Tokens], base: TrainingBase, schedule: Schedule, lora: Lora, run: Run
+) -> None:
+    config = SFTConfig(**arguments(schedule, base, run.checkpoints), max_length=None)
+    trainer = SFTTrainer(
+        base.load(),
+        config,
+        train_dataset=_dataset(tokens),
+        processing_class=base.tokenizer(),
+        peft_config=lora.config(),
+    )
+    fit(trainer, name, run.last_checkpoint())
+    keep(trainer, prompt, base, run.result, name)
+
+
+def _train_lisa(
+    name: str, prompt: Prompt, tokens: Sequence[Tokens], base: TrainingBase, schedule: Schedule, lisa: Lisa, run: Run
+) -> None:
+    # Updates of full weights are lost in bfloat16, whose neighbours are 0.4% apart; computing in it is another matter.
+    model = base.load(torch.float32)
+    layers = LayerSampling(model, lisa, schedule.seed)
+    common = {**arguments(schedule, base, run.checkpoints), "ddp_find_unused_parameters": True}
+    trainer = SFTTrainer(
+        model,
+        SFTConfig(**common, max_length=None),
+        train_dataset=_dataset(tokens),
+        processing_class=base.tokenizer(),
+        callbacks=[layers],
+    )
+    fit(trainer, name, run.last_checkpoint())
+    if trainer.is_world_process_zero():
+        adapter, closeness = as_adapter(base.load(torch.float32), model, lisa.error)
+        save_adapter(adapter, prompt, base.name, run.result)
+        write_json(run.result / "difference.json", closeness.to_json())
+        keep_history(trainer, run.result, name)
+
+
+def _dataset(tokens: Sequence[Tokens]) -> Dataset:
+    return Dataset.from_list([{"input_ids": each.ids, "labels": each.labels} for each in tokens])
+
+
+def encode(chat: Chat, prompt: Prompt, samples: Sequence[Sample]) -> list[Tokens]:
+    """The samples as tokens."""
+    return [chat.tokens(prompt, each.question, each.guidance, each.completion) for each in samples]
+
+
+def _limit(base: TrainingBase, longest: int | None) -> int:
+    context = base.context
+    if longest is not None and not 0 < longest <= context:
+        raise UsageError(
+            f"The longest sample is to have {longest} tokens.", f"Give 1 to {context}, the base's context."
+        )
+    return longest or context
+
+
+def _within(tokens: Sequence[Tokens], samples: Sequence[Sample], limit: int, data: Path) -> list[Tokens]:
+    """The samples of at most `limit` tokens: a cut answer would teach the model to stop anywhere."""
+    kept = [each for each in tokens if len(each.ids) <= limit]
+    if len(kept) == len(tokens):
+        return kept
+    first = next(sample.line for each, sample in zip(tokens, samples, strict=True) if len(each.ids) > limit)
+    what = f"{len(tokens) - len(kept)} of {len(tokens)} samples have more than {limit} tokens, {data}:{first} first"
+    if not kept:
+        raise UsageError(f"{what}.", "Give shorter texts or a larger --max-length.")
+    warnings.warn(f"{what}; they are left out.", EdgeReasonWarning, stacklevel=3)
+    return kept
+
+
+def _digest(tokens: Sequence[Tokens]) -> str:
+    """A sum over what is trained on, so that other prompts or another tokenizer are not taken for the same."""
+    digest = hashlib.sha256()
+    for each in tokens:
+        digest.update(repr((each.prompt, each.ids)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""The default model's training in miniature, and the texts that its base reads."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from edgereason.training.default_model import STAGE_NAMES, Plan, make
+from edgereason.training.word_problems.corpus import computations, draw_text
+
+SMALL = Plan(
+    hidden_size=64,
+    intermediate_size=128,
+    layers=1,
+    base_steps=4,
+    base_batch=2,
+    guidance_steps=2,
+    answer_steps=2,
+    adapter_batch=2,
+    base_length=64,
+    texts=2000,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("default model")
+    make(out / "whole", 0, out / "work", SMALL)
+    return out
+
+
+def test_base_adapters_and_held_out_problems_are_written(made: Path) -> None:
+    for stage in STAGE_NAMES:
+        assert json.loads((made / "whole" / stage / "prompt.json").read_text())["history"] is False
+        assert (made / "whole" / stage / "adapter_model.safetensors").exists()
+    known, unknown = (
+        {json.loads(line)["structure"] for line in (made / "whole" / name).read_text().splitlines()}
+        for name in ("held_out.jsonl", "held_out_structures.jsonl")
+    )
+    assert known
+    assert unknown
+    assert not known & unknown
+
+
+def test_one_stage_after_the_other_is_the_same_as_all(made: Path) -> None:
+    for stage in STAGE_NAMES:
+        make(made / "pieces", 0, made / "work in pieces", SMALL, [stage])
+    for stage in STAGE_NAMES:
+        whole, pieces = (load_file(made / name / stage / "adapter_model.safetensors") for name in ("whole", "pieces"))
+        assert whole.keys() == pieces.keys()
+        assert all((whole[name] == pieces[name]).all() for name in whole)
+
+
+def test_computations_are_right() -> None:
+    for seed in range(200):
+        for line in computations(random.Random(seed)).splitlines():
+            left, operator, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+) = <<\1\2\3=(\d+)>>\4", line).groups()  # type: ignore[union-attr]
+            a, b = Fraction(left), Fraction(right)
+            assert {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[operator] == int(result) <= 10_000
+
+
+def test_a_question_is_read_and_what_follows_it_is_learned() -> None:
+    rng = random.Random(0)
+    texts = [draw_text(rng, ()) for _ in range(200)]
+    asked = [(read, learned) for read, learned in texts if read]
+    assert len(asked) > 100
+    assert all(read.endswith(("?", ".")) and "####" in learned for read, learned in asked)
