@@ -16,6 +16,11 @@ def render() -> str:
     parts = ["# Commands", "What `--help` says; `make docs` writes this page.", _help()]
     for command in app.registered_commands:
         parts += [f"## edgereason {command.name}", _help(str(command.name))]
+    for group in app.registered_groups:
+        parts += [f"## edgereason {group.name}", _help(str(group.name))]
+        for command in group.typer_instance.registered_commands if group.typer_instance else ():
+            name = f"{group.name} {command.name}"
+            parts += [f"### edgereason {name}", _help(str(group.name), str(command.name))]
     return "\n\n".join(parts) + "\n"
 
 

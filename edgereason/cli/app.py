@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgereason.cli import ask, batch, bench, chat, doctor, evaluate, export, inspect, verify
+from edgereason.cli import ask, batch, bench, calibrate, chat, data, doctor, evaluate, export, inspect, train, verify
 from edgereason.errors import EdgeReasonError
 
 # No markup mode and no completion: plain help starts in a fraction of the time that rich help takes.
@@ -25,7 +25,10 @@ app.command("batch")(batch.batch)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
 app.command("eval")(evaluate.evaluate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from edgereason.cli.options import Engine, GpuLayers, Seed, Temperature, Threads, layers_on_gpu
+from edgereason.cli.options import Calculator, Engine, GpuLayers, Seed, Temperature, Threads, layers_on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgereason.results import Event, Result
+
+OUTSIDE = "outside of what this small model knows"
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
 
@@ -29,6 +31,10 @@ def ask(
     bundle: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="The bundle to ask; the example model of the package when left out."),
+    ] = None,
+    layout: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="merged or shared: which bundle to take of a directory that has one of each."),
     ] = None,
     engine: Engine = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -53,6 +59,7 @@ def ask(
     timeout: Annotated[Optional[float], typer.Option(help="Give up after so many seconds.")] = None,  # noqa: UP045
     temperature: Temperature = None,
     seed: Seed = None,
+    calculator: Calculator = None,
     samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
     threads: Threads = None,
     gpu_layers: GpuLayers = "auto",
@@ -74,12 +81,12 @@ def ask(
         max_new_tokens=token_limits(max_tokens),
         temperature=temperature,
         seed=seed,
+        calculator=calculator,
         samples=samples,
         timeout=timeout,
     )
-    with load(
-        bundle, engine, threads, Techniques.without(off or ()), answer_model, layers_on_gpu(gpu_layers)
-    ) as reasoner:
+    techniques = Techniques.without(off or ())
+    with load(bundle, engine, threads, techniques, answer_model, layers_on_gpu(gpu_layers), layout) as reasoner:
         events = reasoner.stream(question, **options)
         try:
             result = _silent(events) if as_json or quiet else _show(events)
@@ -90,6 +97,8 @@ def ask(
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
     elif quiet:
         typer.echo(result.final if result.final is not None else result.answer or result.guidance)
+        if result.in_domain is False:
+            typer.echo(OUTSIDE, err=True)
 
 
 def token_limits(values: list[str] | None) -> int | dict[str, int] | None:
@@ -159,6 +168,8 @@ def show_events(events: Iterator[Event], console: Console) -> Result:
     if result.agreement is not None:
         agreeing = round(result.agreement * result.samples)
         console.print(f"{agreeing} of {result.samples} answers agree", style="dim", markup=False)
+    if result.in_domain is False:
+        console.print(OUTSIDE, style="yellow")
     for notice in result.notices:
         console.print(notice, style="yellow", markup=False)
     console.print(timing_line(result), style="dim", markup=False)

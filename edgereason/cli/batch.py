@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from edgereason.cli.options import Engine, Seed, Temperature, Threads
+from edgereason.cli.options import Calculator, Engine, Seed, Temperature, Threads
 
 if TYPE_CHECKING:
     from edgereason.batch_file import Progress
@@ -30,6 +30,7 @@ def batch(
     max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
     temperature: Temperature = None,
     seed: Seed = None,
+    calculator: Calculator = None,
     threads: Threads = None,
 ) -> None:
     """Answer a file of questions, many at once; the same command goes on where it was interrupted."""
@@ -47,6 +48,7 @@ def batch(
         "max_new_tokens": max_tokens,
         "temperature": temperature,
         "seed": seed,
+        "calculator": calculator,
     }
     with load(bundle, engine, threads) as reasoner:
         started = time.perf_counter()

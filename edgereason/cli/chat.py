@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from edgereason.cli.options import Engine, Seed, Temperature, Threads
+from edgereason.cli.options import Calculator, Engine, Seed, Temperature, Threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +37,7 @@ def chat(
     max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
     temperature: Temperature = None,
     seed: Seed = None,
+    calculator: Calculator = None,
     threads: Threads = None,
 ) -> None:
     """Ask one question after the other; /help tells what else there is."""
@@ -45,7 +46,13 @@ def chat(
     from edgereason.conversation import Conversation
     from edgereason.pipeline import load
 
-    options = {"guidance": guidance, "max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options = {
+        "guidance": guidance,
+        "max_new_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "calculator": calculator,
+    }
     with load(bundle, engine, threads) as reasoner:
         session = _Session(Conversation(reasoner), Console(highlight=False, soft_wrap=True), options)
         session.run()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
-    from edgereason.bundle import Bundle
+    from edgereason.bundle import Bundle, Stage
 
 
 def inspect(
@@ -44,7 +44,7 @@ def _show(bundle: Bundle) -> None:
         origin = bundle.provenance[name]
         console.print(
             f"{name}: {origin['base']['name']} ({origin['base']['family']}) + {origin['adapter']['name']}, "
-            f"at most {stage.max_new_tokens} tokens",
+            f"at most {stage.max_new_tokens} tokens{_traits(stage)}",
             markup=False,
         )
     table = Table("file", "bytes", "sha256", box=None)
@@ -54,3 +54,10 @@ def _show(bundle: Bundle) -> None:
     console.print(table)
     console.print("All files agree with their checksums.")
     show_fidelity(bundle.fidelity, str(bundle.path), console)
+
+
+def _traits(stage: Stage) -> str:
+    """What else the manifest says of how a stage is used."""
+    prompt = stage.prompt
+    confident = "" if prompt.min_confidence is None else f", in its domain from a confidence of {prompt.min_confidence}"
+    return (", calculator" if prompt.calculator else "") + confident

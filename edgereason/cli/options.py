@@ -11,6 +11,14 @@ import typer
 Engine = Annotated[str, typer.Option(help="auto, native, llama.cpp or onnx.")]
 Temperature = Annotated[Optional[float], typer.Option(help="0 for greedy decoding.")]  # noqa: UP045
 Seed = Annotated[Optional[int], typer.Option(help="Makes sampling repeatable.")]  # noqa: UP045
+Calculator = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--calculator/--no-calculator",
+        help="Compute what the answer writes as <<16-3-4=, or leave that to the model "
+        "[default: compute where the answer model was trained to write so]",
+    ),
+]
 Threads = Annotated[Optional[int], typer.Option(help="Threads to compute with.")]  # noqa: UP045
 GpuLayers = Annotated[
     str, typer.Option(help="Layers that llama.cpp computes on a GPU: a number, or auto for all that its build can.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from edgereason.errors import EdgeReasonWarning
 
 if TYPE_CHECKING:
     from edgereason.batch_file import Progress as FileProgress
+    from edgereason.evaluation import Row
 
 
 @contextmanager
@@ -62,6 +63,21 @@ def shown_warnings(console: Console) -> Iterator[None]:
 
         warnings.showwarning = sentence
         yield
+
+
+@contextmanager
+def evaluation_progress(name: str, total: int) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """A bar for an evaluation, with the share of right answers: called with all rows so far. It vanishes at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(name, total=total)
+
+        def report(rows: Sequence[Row]) -> None:
+            share = f" {sum(row.correct for row in rows) / len(rows):.1%} right" if rows else ""
+            bars.update(task, completed=len(rows), description=name + share)
+
+        yield report
 
 
 @contextmanager

@@ -1,6 +1,26 @@
-"""How many problems a bundle answers right."""
+"""How many problems a bundle answers right, and whether it is more than another way does."""
 
-from edgereason.evaluation.accuracy import Accuracy, Row, measure, same_result
+from edgereason.evaluation.accuracy import Accuracy, Row
+from edgereason.evaluation.comparison import Comparison, compare
+from edgereason.evaluation.data_sets import NAMES, problems_of
+from edgereason.evaluation.measuring import MODES, Way, measure, same_result
 from edgereason.evaluation.problems import Problem, read_problems
+from edgereason.evaluation.reports import Report, evaluate, read_report
 
-__all__ = ["Accuracy", "Problem", "Row", "measure", "read_problems", "same_result"]
+__all__ = [
+    "MODES",
+    "NAMES",
+    "Accuracy",
+    "Comparison",
+    "Problem",
+    "Report",
+    "Row",
+    "Way",
+    "compare",
+    "evaluate",
+    "measure",
+    "problems_of",
+    "read_problems",
+    "read_report",
+    "same_result",
+]

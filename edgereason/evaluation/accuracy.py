@@ -1,27 +1,33 @@
-"""Asking problems, comparing results, and how sure the figure is."""
+"""Transcripts, the share of right ones among them, and how sure that figure is."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from edgereason.batching import DEFAULT_SIZE
-from edgereason.evaluation.extraction import extract
-from edgereason.evaluation.problems import Problem
-from edgereason.pipeline import Reasoner
-from edgereason.prompts import comparable
+from edgereason.errors import UsageError
 
 _RESAMPLES = 10_000
+_OPTIONAL = ("structure", "error")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One problem's transcript."""
+    """One problem's transcript.
+
+    Attributes:
+        question: As it was asked, with its choices.
+        guidance: The guidance model's text; empty where it was not asked.
+        answer: The answer model's text; empty where it was not asked.
+        final: What the last text gives as result; None where it gives none.
+        expected: The right result; of code the program that has to pass.
+        correct: Whether they are the same.
+        structure: What group of problems it belongs to; empty for none.
+        error: Why there is no text: the question does not fit the model's context, say. Such a row is not correct.
+    """
 
     question: str
     guidance: str
@@ -29,6 +35,27 @@ class Row:
     final: str | None
     expected: str
     correct: bool
+    structure: str = ""
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; `structure` and `error` only where there is one."""
+        return {name: value for name, value in vars(self).items() if value or name not in _OPTIONAL}
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Row:
+        """Read a row; `where` names its file in the error of one that is not a row.
+
+        Raises:
+            UsageError: a field is missing, unknown or of another type.
+        """
+        try:
+            row = cls(**value) if isinstance(value, dict) else None
+        except TypeError:
+            row = None
+        if row is None or not isinstance(row.correct, bool) or not isinstance(row.question, str):
+            raise UsageError(f"{where} is no row of an evaluation.", "Give a file that `edgereason eval --json` wrote.")
+        return row
 
 
 @dataclass(frozen=True)
@@ -52,51 +79,28 @@ class Accuracy:
     @property
     def low(self) -> float:
         """Lower end of the 95% bootstrap interval of the accuracy."""
-        return self._quantile(0.025)
+        return self._interval[0]
 
     @property
     def high(self) -> float:
         """Upper end of the 95% bootstrap interval of the accuracy."""
-        return self._quantile(0.975)
+        return self._interval[1]
 
-    def _quantile(self, q: float) -> float:
+    @cached_property
+    def _interval(self) -> tuple[float, float]:
         # Resampling right/wrong rows with replacement draws from a binomial distribution (Efron's bootstrap).
         draws = np.random.default_rng(0).binomial(self.total, self.accuracy, _RESAMPLES) / max(self.total, 1)
-        return float(np.quantile(draws, q))
+        low, high = np.quantile(draws, (0.025, 0.975))
+        return float(low), float(high)
 
-    def to_json(self) -> dict[str, Any]:
-        figures = {name: getattr(self, name) for name in ("accuracy", "low", "high", "correct", "total")}
-        return {**figures, "rows": [asdict(row) for row in self.rows]}
+    def by_structure(self) -> dict[str, Accuracy]:
+        """The same for each group of problems, in the order of their first rows; rows of no group are left out."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.structure:
+                groups.setdefault(row.structure, []).append(row)
+        return {name: Accuracy(tuple(rows)) for name, rows in groups.items()}
 
-
-def measure(
-    reasoner: Reasoner, problems: Iterable[Problem], *, guidance: bool = True, size: int = DEFAULT_SIZE
-) -> Accuracy:
-    """Ask every problem, greedily and up to `size` at once, and compare the final results.
-
-    Raises:
-        ContextError: a problem is longer than a stage's context.
-    """
-    asked: deque[Problem] = deque()
-
-    def texts() -> Iterator[str]:
-        for problem in problems:
-            asked.append(problem)
-            yield problem.text
-
-    rows = []
-    with closing(reasoner.batch(texts(), size=size, guidance=guidance, temperature=0.0)) as outcomes:
-        for outcome in outcomes:
-            problem = asked.popleft()
-            if outcome.result is None:
-                raise outcome.error or AssertionError("an outcome has a result or an error")
-            result = outcome.result
-            final = extract(problem, result.answer)
-            correct = final is not None and same_result(final, problem.expected)
-            rows.append(Row(problem.question, result.guidance, result.answer, final, problem.expected, correct))
-    return Accuracy(tuple(rows))
-
-
-def same_result(found: str, expected: str) -> bool:
-    """Whether two results are the same number, whatever their currency sign, commas and zeros; or the same text."""
-    return comparable(found) == comparable(expected)
+    def figures(self) -> dict[str, Any]:
+        """`accuracy`, `low` and `high` as shares of 1, and the counts `correct` and `total`."""
+        return {name: getattr(self, name) for name in ("accuracy", "low", "high", "correct", "total")}

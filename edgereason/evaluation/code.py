@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from edgereason.evaluation.confined import PASSED
 from edgereason.evaluation.problems import Problem
 
 TIME_S = 10.0
@@ -51,7 +52,7 @@ def passes(problem: Problem, answer: str, time_s: float = TIME_S, memory_mb: int
             command, cwd=directory, env={}, start_new_session=True, stdin=null, stdout=null, stderr=null
         ) as child:
             try:
-                return child.wait(time_s) == 0
+                return child.wait(time_s) == PASSED
             except subprocess.TimeoutExpired:
                 return False
             finally:

@@ -50,12 +50,21 @@ def read_problems(path: Path, limit: int | None = None) -> list[Problem]:
     Raises:
         UsageError: the file is missing or empty, or an entry is not a problem; the message names its line.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist.", "Give a JSON lines file of problems.")
-    problems = [_parse(entry, where) for where, entry in _entries(path)]
+    problems = [problem for problem, _ in read_entries(path)]
     if not problems or (limit is not None and limit < 1):
         raise UsageError(f"{path} leaves no problem to ask.", "Give a file with problems, and a --limit of 1 or more.")
     return problems[:limit]
+
+
+def read_entries(path: Path) -> Iterator[tuple[Problem, dict[str, Any]]]:
+    """Every problem of a file with the entry that it was read from, see `read_problems`.
+
+    Raises:
+        UsageError: the file is missing, or an entry is not a problem; the message names its line.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist.", "Give a JSON lines file of problems.")
+    return ((_parse(entry, where), entry) for where, entry in _entries(path))
 
 
 _CURE = 'Each line has to be a JSON object with "question" and "result", or an "answer" that ends in "#### 42".'

@@ -37,6 +37,7 @@ def test_json_has_every_field(native_bundle: Path) -> None:
     result = json.loads(done.stdout)
     assert set(result) == {
         *("question", "guidance", "answer", "final", "engine", "bundle", "timings", "samples", "agreement", "notices"),
+        *("confidence", "in_domain"),
     }
     assert set(result["timings"]) == {"load_s", "guidance", "answer", "handover_s", "total_s"}
     for stage in ("guidance", "answer"):
@@ -200,7 +201,7 @@ def test_verify_compares_a_bundle_with_what_it_was_made_from(
     assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
     swapped = ["--against", trio["base"], trio["answer"], trio["guidance"]]
-    assert "is not the adapter that" in error_of("verify", native_bundle, *swapped, *options, code=2)
+    assert "is not what the guidance model of" in error_of("verify", native_bundle, *swapped, *options, code=2)
     failed = run("verify", native_bundle, *options, "--threshold", "engine.kl=0")
     assert failed.returncode == 1
     assert "the guidance model is lost on the rung 'engine'" in failed.stderr.lower()

@@ -1,12 +1,11 @@
-"""Reading problems, comparing results, and intervals."""
+"""Comparing results, and intervals."""
 
 from __future__ import annotations
 
 import pytest
-from places import TINY
 
-from edgereason import UsageError, load
-from edgereason.evaluation import Accuracy, Problem, Row, measure, read_problems, same_result
+from edgereason.errors import UsageError
+from edgereason.evaluation import Accuracy, Row, same_result
 
 
 @pytest.mark.parametrize(
@@ -28,24 +27,35 @@ def test_results_compare_as_numbers_or_as_text(found: str, expected: str, same: 
     assert same_result(found, expected) is same
 
 
+def row(correct: bool, structure: str = "", error: str = "") -> Row:
+    return Row("How many?", "", "7", "7", "7" if correct else "8", correct, structure, error)
+
+
 def test_the_interval_is_that_of_the_binomial_distribution() -> None:
-    rows = [Row("", "", "", None, "", correct) for correct in [True] * 80 + [False] * 20]
-    report = Accuracy(tuple(rows))
+    report = Accuracy(tuple(row(correct) for correct in [True] * 80 + [False] * 20))
     assert (report.correct, report.total, report.accuracy) == (80, 100, 0.8)
     # Normal approximation as witness: 0.8 plus or minus 1.96 standard errors of 0.04.
     assert report.low == pytest.approx(0.8 - 0.0784, abs=0.011)
     assert report.high == pytest.approx(0.8 + 0.0784, abs=0.011)
 
 
-def test_problems_asked_together_have_the_transcripts_of_asking_each() -> None:
-    problems = [*read_problems(TINY / "held_out.jsonl", 30), Problem("What is 2 + 2?", "unknown")]
-    with load() as reasoner:
-        report = measure(reasoner, iter(problems), size=8)
-        alone = [reasoner.ask(problem.text, temperature=0.0) for problem in problems]
-        with pytest.raises(UsageError, match="empty"):
-            measure(reasoner, [*problems[:3], Problem(" ", "1")])
-    assert [(row.question, row.guidance, row.answer) for row in report.rows] == [
-        (result.question, result.guidance, result.answer) for result in alone
-    ]
-    assert [row.expected for row in report.rows] == [problem.expected for problem in problems]
-    assert report.correct == 30
+def test_structures_have_figures_of_their_own() -> None:
+    report = Accuracy((row(True, "a"), row(True), row(False, "b"), row(False, "a")))
+    assert {name: (each.correct, each.total) for name, each in report.by_structure().items()} == {
+        "a": (1, 2),
+        "b": (0, 1),
+    }
+
+
+def test_rows_have_the_fields_of_the_format_and_others_only_where_they_say_something() -> None:
+    fields = ["question", "guidance", "answer", "final", "expected", "correct"]
+    assert list(row(True).to_json()) == fields
+    assert list(row(True, "a", "b").to_json()) == [*fields, "structure", "error"]
+    for each in (row(True), row(False, "a", "b")):
+        assert Row.from_json(each.to_json(), "x") == each
+
+
+@pytest.mark.parametrize("change", [{"correct": 1}, {"question": None}, {"unknown": 1}])
+def test_what_is_no_row_is_named(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="row 3 is no row"):
+        Row.from_json({**row(True).to_json(), **change}, "row 3")

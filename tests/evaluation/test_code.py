@@ -28,6 +28,9 @@ ADD = Problem('def add(a, b):\n    """Add."""\n', "def check(f):\n    assert f(1
         ("    return a +\n", False),
         ("", False),
         ("    raise SystemExit(1)\n", False),
+        ("    raise SystemExit(0)\n", False),
+        ("    import os\n    os._exit(0)\n", False),
+        ("def add(a, b):\n    return a - b\n\nraise SystemExit", False),
     ],
 )
 def test_the_tests_decide(answer: str, right: bool) -> None:

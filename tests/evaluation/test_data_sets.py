@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import TINY
 from shared_data import shared
 
 from edgereason.errors import UsageError
+from edgereason.evaluation.data_sets import problems_of
 from edgereason.evaluation.problems import Problem, read_problems
+from edgereason.training import word_problems
 
 CHOICES = [{"label": "1", "text": "a bank"}, {"label": "2", "text": "a mall"}]
 ENTRIES: list[tuple[dict[str, Any], Problem]] = [
@@ -98,3 +101,60 @@ def test_the_real_files_are_read(path: str, count: int, kind: str, first: str | 
     assert len(problems) == count
     assert {problem.kind for problem in problems} == {kind}
     assert first is None or problems[0].expected == first
+
+
+def test_names_are_looked_up_in_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEREASON_DATA", raising=False)
+    (tmp_path / "arc").mkdir()
+    (tmp_path / "arc" / "ARC-Easy-Test.jsonl").write_text(json.dumps(ENTRIES[3][0]))
+    assert problems_of("arc-easy", tmp_path) == [ENTRIES[3][1]]
+    with pytest.raises(UsageError, match="none is given") as missing:
+        problems_of("arc-easy")
+    assert "EDGEREASON_DATA" in missing.value.cure
+    monkeypatch.setenv("EDGEREASON_DATA", str(tmp_path))
+    assert problems_of("arc-easy") == [ENTRIES[3][1]]
+    with pytest.raises(UsageError, match=r"gsm8k/test\.jsonl does not exist, where gsm8k should be"):
+        problems_of("gsm8k")
+
+
+def test_files_are_read_by_their_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f"{json.dumps(ENTRIES[0][0])}\n" * 3)
+    assert problems_of(str(path), limit=2) == [ENTRIES[0][1]] * 2
+    with pytest.raises(UsageError, match="limit is 0"):
+        problems_of(path, limit=0)
+    with pytest.raises(UsageError, match="neither a file nor a data set") as unknown:
+        problems_of("gsm9k")
+    assert "gsm8k-socratic" in unknown.value.cure
+
+
+def test_of_mbpp_the_test_split_counts(tmp_path: Path) -> None:
+    (tmp_path / "mbpp").mkdir()
+    lines = (json.dumps({"task_id": n, "text": f"Write f{n}.", "test_list": ["assert 1"]}) for n in range(1, 975))
+    (tmp_path / "mbpp" / "mbpp.jsonl").write_text("\n".join(lines))
+    problems = problems_of("mbpp", tmp_path)
+    assert len(problems) == 500
+    assert problems[0].question.startswith("Write f11.")
+    assert problems[-1].question.startswith("Write f510.")
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "gsm8k-socratic", "svamp", "commonsenseqa", "strategyqa", "humaneval"])
+def test_the_real_directory_has_them_by_name(name: str) -> None:
+    assert len(problems_of(name, shared("data"), limit=3)) == 3
+
+
+def test_our_own_problems_come_from_their_seed() -> None:
+    known, unknown = problems_of("held-out", limit=200), problems_of("held-out-structures", limit=200)
+    assert not {each.structure for each in known} & {each.structure for each in unknown}
+    assert {each.structure for each in known} <= {each.name for each in word_problems.KNOWN}
+    assert len({each.question for each in known}) == 200
+    assert problems_of("example") == read_problems(TINY / "held_out.jsonl")
+
+
+def test_held_out_problems_are_those_that_the_default_model_never_sees() -> None:
+    from edgereason.training import default_model
+
+    assert len(problems_of("held-out")) == len(problems_of("held-out-structures")) == default_model.HELD_OUT
+    for name, structures in (("held-out", word_problems.KNOWN), ("held-out-structures", word_problems.UNKNOWN)):
+        left_out = word_problems.held_out(0, default_model.HELD_OUT, structures)
+        assert [each.question for each in problems_of(name)] == [each.question for each in left_out]

@@ -7,7 +7,7 @@ import json
 import pytest
 from shared_data import shared
 
-from edgereason.evaluation.accuracy import same_result
+from edgereason.evaluation import same_result
 from edgereason.evaluation.extraction import extract
 from edgereason.evaluation.problems import Problem, read_problems
 
