@@ -8,7 +8,7 @@ ASAN := build/asan
 ASAN_TESTS := tests/kernels $(wildcard tests/engines/test_native*.py)
 ARM_CXX ?= aarch64-linux-gnu-g++
 ARM_RUN ?= qemu-aarch64
-Q ?= Tom has 12 apples. He buys 3 more and gives 5 to Ann. How many apples does Tom have now?
+Q ?= Tom has 12 apples. He buys 3 more and gives 5 to Anna. How many apples does Tom have now?
 
 # Built by GCC 12 on a CPU with AMX, llama.cpp crashes in its first decode; without these instructions it does not.
 ifneq ($(filter x86_64 amd64,$(shell uname -m)),)
@@ -17,11 +17,12 @@ endif
 
 NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -name '*.cpp' -o -name '*.h')
 NATIVE_TESTS := $(wildcard tests/kernels/*.cpp tests/kernels/*.h)
-EXAMPLE := $(shell find examples/tiny -type f)
-EXPORT := $(BIN)/edgereason export --base examples/tiny/base --guidance-adapter examples/tiny/guidance \
-	--answer-adapter examples/tiny/answer --force
+MODEL := examples/word_problems
+MODEL_FILES := $(shell find $(MODEL) -type f)
+EXPORT := $(BIN)/edgereason export --base $(MODEL)/base --guidance-adapter $(MODEL)/guidance \
+	--answer-adapter $(MODEL)/answer --force
 
-.PHONY: demo test lint types docs pytest accuracy default-bundle bench-peers bench-peers-avx2 conformance \
+.PHONY: demo test lint types docs pytest accuracy results default-bundle bench-peers bench-peers-avx2 conformance \
 	test-arm test-asan clean
 
 demo: $(DEMO)/native/bundle.json $(DEMO)/shared/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
@@ -44,20 +45,24 @@ types: .venv/.dependencies
 pytest: .venv/.installed
 	$(BIN)/python -m pytest
 
-# How many of the 200 held-out problems each int4 bundle answers right.
+# How many of the 500 held-out problems each int4 bundle answers right.
 accuracy: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
-	$(BIN)/edgereason eval $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx --data examples/tiny/held_out.jsonl
+	$(BIN)/edgereason eval $(DEMO)/native $(DEMO)/gguf $(DEMO)/onnx --data $(MODEL)/held_out.jsonl
 
-# The bundle that ships inside the package: the native int4 export of the example.
+# The manual's page of results; RESULTS="--tables stages" and the like go to the program.
+results: .venv/.installed
+	$(BIN)/python benchmarks/results.py $(RESULTS)
+
+# The bundle that ships inside the package: the native int4 export of the default model.
 default-bundle: $(DEMO)/native/bundle.json
 	rm -rf edgereason/default_bundle
 	cp -r $(DEMO)/native edgereason/default_bundle
 	rm -rf edgereason/default_bundle/cache
 
-$(DEMO)/shared/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
+$(DEMO)/shared/bundle.json: .venv/.installed $(MODEL_FILES) $(wildcard export/*.py)
 	$(EXPORT) --layout shared --out $(@D)
 
-$(DEMO)/%/bundle.json: .venv/.installed $(EXAMPLE) $(wildcard export/*.py)
+$(DEMO)/%/bundle.json: .venv/.installed $(MODEL_FILES) $(wildcard export/*.py)
 	$(EXPORT) --format $* --out $(@D)
 
 # Our engine beside those that one can pip-install; BENCH="--shape qwen2.5-1.5b" and the like go to the program.
