@@ -72,7 +72,14 @@ def test_where_no_guidance_is_written_nothing_is_said() -> None:
         for guidance in (False, "Steps: add 5 to 12."):
             result = reasoner.ask(QUESTIONS[0], guidance=guidance)
             assert (result.confidence, result.in_domain) == (None, None)
-        assert reasoner.ask(QUESTIONS[0]).in_domain is None  # the bundle asks for nothing
+        assert reasoner.ask(QUESTIONS[0]).in_domain is not None
+
+
+def test_a_bundle_that_asks_for_no_confidence_says_nothing_of_its_domain(native_bundle: Path) -> None:
+    with load(native_bundle) as reasoner:
+        result = reasoner.ask(QUESTIONS[0], max_new_tokens=4)
+        assert result.confidence is not None
+        assert result.in_domain is None
 
 
 @pytest.fixture
