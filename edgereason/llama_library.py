@@ -7,13 +7,15 @@ instead, so that a failure can be explained with the library's own last complain
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from edgereason.errors import EngineError
+from edgereason.errors import BundleError, EngineError
 
 ERROR = 4
 """`GGML_LOG_LEVEL_ERROR` in ggml.h."""
@@ -74,3 +76,22 @@ def complaints() -> Iterator[list[str]]:
     lines: list[str] = []
     with listening(lambda level, line: lines.append(line) if level == ERROR else None):
         yield lines
+
+
+@contextmanager
+def without_weights(path: Path) -> Iterator[Any]:
+    """A GGUF file's metadata and vocabulary as llama.cpp's `llama_model *`, freed after the block.
+
+    Raises:
+        BundleError: llama.cpp cannot read the file.
+    """
+    llama = llama_library()
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    model = llama.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise BundleError(f"{path} cannot be read by llama.cpp.", "Export the bundle again.")
+    try:
+        yield model
+    finally:
+        llama.llama_model_free(model)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgereason.errors import UsageError
+from edgereason.evaluation.bootstrap import Bootstrapped
 
-_RESAMPLES = 10_000
 _OPTIONAL = ("structure", "error")
 
 
@@ -59,7 +59,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Bootstrapped):
     """Right answers among all, with every transcript."""
 
     rows: tuple[Row, ...]
@@ -76,22 +76,10 @@ class Accuracy:
     def accuracy(self) -> float:
         return self.correct / self.total if self.rows else 0.0
 
-    @property
-    def low(self) -> float:
-        """Lower end of the 95% bootstrap interval of the accuracy."""
-        return self._interval[0]
-
-    @property
-    def high(self) -> float:
-        """Upper end of the 95% bootstrap interval of the accuracy."""
-        return self._interval[1]
-
-    @cached_property
-    def _interval(self) -> tuple[float, float]:
-        # Resampling right/wrong rows with replacement draws from a binomial distribution (Efron's bootstrap).
-        draws = np.random.default_rng(0).binomial(self.total, self.accuracy, _RESAMPLES) / max(self.total, 1)
-        low, high = np.quantile(draws, (0.025, 0.975))
-        return float(low), float(high)
+    def resampled(self, rng: np.random.Generator, times: int) -> npt.NDArray[np.float64]:
+        """Accuracies of rows drawn again: how many of them are right is binomial."""
+        draws: npt.NDArray[np.float64] = rng.binomial(self.total, self.accuracy, times) / max(self.total, 1)
+        return draws
 
     def by_structure(self) -> dict[str, Accuracy]:
         """The same for each group of problems, in the order of their first rows; rows of no group are left out."""

@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgereason.errors import UsageError
 from edgereason.evaluation.accuracy import Row
-
-_RESAMPLES = 10_000
+from edgereason.evaluation.bootstrap import Bootstrapped
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Bootstrapped):
     """One way beside another.
 
     Attributes:
@@ -53,24 +52,13 @@ class Comparison:
             tail += ways
         return min(1.0, float(Fraction(2 * tail, 2**discordant)))
 
-    @property
-    def low(self) -> float:
-        """Lower end of the 95% bootstrap interval of the difference."""
-        return self._interval[0]
-
-    @property
-    def high(self) -> float:
-        """Upper end of the 95% bootstrap interval of the difference."""
-        return self._interval[1]
-
-    @cached_property
-    def _interval(self) -> tuple[float, float]:
-        # Whole problems are drawn, with both ways' outcomes: paired, unlike the intervals of the two accuracies.
+    def resampled(self, rng: np.random.Generator, times: int) -> npt.NDArray[np.float64]:
+        """Differences of problems drawn with both ways' outcomes: paired, unlike the two accuracies' intervals."""
         same = self.total - self.only_this - self.only_other
         shares = np.array([self.only_this, self.only_other, same]) / self.total
-        draws = np.random.default_rng(0).multinomial(self.total, shares, _RESAMPLES)
-        low, high = np.quantile((draws[:, 0] - draws[:, 1]) / self.total, (0.025, 0.975))
-        return float(low), float(high)
+        draws = rng.multinomial(self.total, shares, times)
+        differences: npt.NDArray[np.float64] = (draws[:, 0] - draws[:, 1]) / self.total
+        return differences
 
     def to_json(self) -> dict[str, Any]:
         names = ("other", "difference", "low", "high", "p", "only_this", "only_other", "total")

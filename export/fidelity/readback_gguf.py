@@ -6,7 +6,6 @@ lie in the order of llama.cpp's rotary embedding, for Gemma one has been added t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from edgereason.engines.gguf_tokenizer import GgufTokenizer
 from edgereason.errors import BundleError
 from edgereason.export.fidelity.readback import Float32, Shapes
-from edgereason.llama_library import llama_library
+from edgereason.llama_library import llama_library, without_weights
 
 _INTERLEAVED = ("llama", "granite", "smollm3")
 """Architectures (`general.architecture`) with neighbouring pairs in q and k, as llama.cpp rotates them."""
@@ -33,16 +32,8 @@ def own_tokenizer(path: Path) -> Iterator[GgufTokenizer]:
     Raises:
         BundleError: llama.cpp cannot read the file.
     """
-    llama = llama_library()
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    model = llama.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        raise BundleError(f"{path} cannot be read by llama.cpp.", "Export the bundle again.")
-    try:
-        yield GgufTokenizer(llama, model, path)
-    finally:
-        llama.llama_model_free(model)
+    with without_weights(path) as model:
+        yield GgufTokenizer(llama_library(), model, path)
 
 
 class GGUFFile:

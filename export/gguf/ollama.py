@@ -7,13 +7,12 @@ are in Go's template language; what a chat template puts around the stage's turn
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 from typing import Any
 
 from edgereason.bundle import BASE, Stage
-from edgereason.errors import BundleError, ExportError
-from edgereason.llama_library import llama_library
+from edgereason.errors import BundleError
+from edgereason.llama_library import llama_library, without_weights
 from edgereason.tokenizer import Tokenizer
 
 MOST_CONTEXT = 4096
@@ -109,23 +108,16 @@ def _facts(model: Path) -> tuple[int, str]:
     """The model's context, and the text of the token that llama.cpp puts before every text: empty where it puts none.
 
     Raises:
-        ExportError: llama.cpp cannot read the file.
+        BundleError: llama.cpp cannot read the file.
     """
     llama = llama_library()
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    loaded = llama.llama_model_load_from_file(os.fsencode(model), params)
-    if not loaded:
-        raise ExportError(f"{model} cannot be read by llama.cpp.", "Export again.")
-    try:
+    with without_weights(model) as loaded:
         vocabulary = llama.llama_model_get_vocab(loaded)
         first = b""
         if llama.llama_vocab_get_add_bos(vocabulary):
             first = llama.llama_vocab_get_text(vocabulary, llama.llama_vocab_bos(vocabulary))
         architecture = _key(llama, loaded, "general.architecture")
         return int(_key(llama, loaded, f"{architecture}.context_length")), first.decode("utf-8")
-    finally:
-        llama.llama_model_free(loaded)
 
 
 def _key(llama: Any, model: Any, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from edgereason import Reasoner, UsageError, load
 from edgereason.evaluation import Problem, Way, evaluate, measure, read_problems, same_result
 from edgereason.evaluation.extraction import extract
 from edgereason.export import export
-
-
-@pytest.fixture(scope="module")
-def reasoner() -> Iterator[Reasoner]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,9 @@ from typing import Any
 import pytest
 from places import WORD_PROBLEMS
 
-from edgereason import Reasoner, UsageError, load
+from edgereason import Reasoner, UsageError
 from edgereason.evaluation import Problem, Row, Way, compare, evaluate, read_problems, read_report
 from edgereason.evaluation import reports as module
-
-
-@pytest.fixture(scope="module")
-def reasoner() -> Iterator[Reasoner]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
