@@ -167,7 +167,7 @@ clean:
 	$(PIP) install --quiet --upgrade pip
 	$(PIP) install --quiet --constraint constraints.txt scikit-build-core nanobind ninja
 	CFLAGS="$$CFLAGS $(LLAMA_FLAGS)" CXXFLAGS="$$CXXFLAGS $(LLAMA_FLAGS)" \
-		$(PIP) install --quiet --constraint constraints.txt "llama-cpp-python>=0.3.16"
+		$(PIP) install --quiet --constraint constraints.txt "llama-cpp-python>=0.3.36"
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from itertools import islice
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def gptqmodel(*arguments: str | Path) -> None:
     python = os.environ.get("EDGEREASON_GPTQMODEL")
     if not python:
         pytest.skip("EDGEREASON_GPTQMODEL does not name the python of an environment with GPTQModel")
-    done = subprocess.run([python, PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as elsewhere:  # it writes its log into the directory in which it runs
+        command = [python, PROGRAM, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=elsewhere)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
