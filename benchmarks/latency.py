@@ -4,9 +4,9 @@
                                  [--threads 2] [--runs NAME ...] [--rebuild]
 
 The random pair has the shape of Qwen2.5-0.5B: a question of 80 tokens, a guidance and an answer of 128 each, end tokens
-off, greedy. The example is the model in examples/tiny with real questions; its stages end by themselves. Everything
-runs in turn, round after round, each in a process of its own, on questions that it has not seen; figures are medians.
-Models are made once, under build/bench/latency.
+off, greedy. The example is the default model (examples/word_problems) with real questions; its stages end by
+themselves. Everything runs in turn, round after round, each in a process of its own, on questions that it has not seen;
+figures are medians. Models are made once, under build/bench/latency.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Pair:
 def pair_of(name: str, build: Path) -> Pair:
     """The example, or a random pair of a shape, written unless it is there."""
     if name == "example":
-        return Pair(name, ROOT / "examples" / "tiny", build / name, 0)
+        return Pair(name, ROOT / "examples" / "word_problems", build / name, 0)
     write_pair(SHAPES[name], build / name / "pair")
     return Pair(name, build / name / "pair", build / name, NEW_TOKENS)
 
