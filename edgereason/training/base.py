@@ -51,15 +51,15 @@ def pretrain(
     steps: int,
     batch: int,
     length: int = 256,
-    part: int = 0,
+    first_row: int = 0,
     start: LlamaForCausalLM | None = None,
 ) -> tuple[LlamaForCausalLM, list[float]]:
     """Train a base on `steps` batches of `batch` rows of `length` tokens, on a CUDA device where there is one.
 
     Args:
-        part: Which part of a training in several this is, from 0: each reads on where the one before it ended, with a
-            learning rate that rises and falls anew (warm restarts, arXiv 1608.03983).
-        start: What the part before it returned.
+        first_row: The row that it begins with: a training in parts reads on where the part before ended, with a learning
+            rate that rises and falls anew (warm restarts, arXiv 1608.03983).
+        start: What the part before returned; None begins with random weights.
 
     Returns:
         The model in float32, its weights already rounded to bfloat16, as they will be stored, and the losses.
@@ -73,7 +73,7 @@ def pretrain(
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def loss_at(step: int) -> Tensor:
-        first = (part * steps + step) * batch
+        first = first_row + step * batch
         rows = [pack_row(tokenizer, draw, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
         return next_token_loss(model, torch.tensor([ids for ids, _ in rows]), torch.tensor([w for _, w in rows]))
 

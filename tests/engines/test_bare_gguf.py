@@ -12,7 +12,7 @@ from edgereason import load_model
 from edgereason.engines.gguf_tokenizer import GgufTokenizer
 from edgereason.errors import BundleError
 from edgereason.export.gguf import write_gguf
-from edgereason.llama_library import llama_library
+from edgereason.llama_library import llama_library, without_weights
 from edgereason.tokenizer import Tokenizer
 
 TURNS = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Äpfel und 12 Birnen 🍎?"}]
@@ -23,18 +23,14 @@ def test_real_vocabularies_give_llama_cpps_ids(family: str) -> None:
     file = shared(f"data/tokenizers/ggml-vocab-{family}.gguf")
     strings = Path(f"{file}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
     expected = Path(f"{file}.out").read_text(encoding="utf-8").splitlines()
-    llama = llama_library()
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    model = llama.llama_model_load_from_file(str(file).encode(), params)
-    tokenizer = GgufTokenizer(llama, model, file)
-    for string, line in zip(strings, expected, strict=False):
-        assert tokenizer.encode(string) == [int(token) for token in line.split()], repr(string)
-    stream = tokenizer.stream()
-    text = "Äpfel, 12 Birnen 🍎 und \t mehr"
-    ids = tokenizer.encode(text)
-    assert "".join(map(stream.push, ids)).strip() == tokenizer.decode(ids).strip() == text
-    llama.llama_model_free(model)
+    with without_weights(file) as model:
+        tokenizer = GgufTokenizer(llama_library(), model, file)
+        for string, line in zip(strings, expected, strict=False):
+            assert tokenizer.encode(string) == [int(token) for token in line.split()], repr(string)
+        stream = tokenizer.stream()
+        text = "Äpfel, 12 Birnen 🍎 und \t mehr"
+        ids = tokenizer.encode(text)
+        assert "".join(map(stream.push, ids)).strip() == tokenizer.decode(ids).strip() == text
 
 
 def test_a_bare_gguf_file_has_the_tokenizer_that_it_was_made_from(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import struct
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ import edgereason.tokenizer
 from edgereason.errors import ExportError
 from edgereason.export.gguf.pre_tokenizer import pre_tokenizer_name
 from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
-from edgereason.llama_library import llama_library
+from edgereason.llama_library import llama_library, without_weights
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -57,13 +57,8 @@ ASCII_ONLY = ("tekken", "gpt-4o")  # in which llama.cpp knows capitals
 @contextmanager
 def vocabulary(path: Path) -> Iterator[Any]:
     """llama.cpp's vocabulary of a GGUF file, which need not hold tensors."""
-    llama = llama_library()
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    model = llama.llama_model_load_from_file(os.fsencode(path), params)
-    assert model
-    yield llama.llama_model_get_vocab(model)
-    llama.llama_model_free(model)
+    with without_weights(path) as model:
+        yield llama_library().llama_model_get_vocab(model)
 
 
 def llama_cpp_ids(vocab: Any, text: str) -> list[int]:
@@ -125,10 +120,12 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 PARTS = st.sampled_from([" ", "7", "\n", "<|im_end|>", "<|user|>", "'s", "'RE", "Tom", "McD", "apples", "猫"])
+# What Unicode had long ago: in which of its classes newer characters are depends on each library's version of it.
+CHARACTERS = st.characters(exclude_categories=["Cn", "Cs"]).filter(lambda c: unicodedata.ucd_3_2_0.category(c) != "Cn")
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.lists(PARTS | st.text(max_size=6), max_size=12).map("".join))
+@given(text=st.lists(PARTS | st.text(CHARACTERS, max_size=6), max_size=12).map("".join))
 def test_llama_cpp_gives_the_ids_of_tokenizers(small: Any, text: str) -> None:
     kind, vocab, tokenizer = small
     text = text.replace("\0", "")  # a C string ends there
