@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,17 @@ from edgereason.export.inputs import Adapter, Base, Float
 from edgereason.export.pairing import check_architecture, vocabulary
 from edgereason.export.safetensors_file import write_streamed
 from edgereason.files import write_json
+from edgereason.kernels.packing import BFloat16
 from edgereason.tokenizer import TOKENIZER_FILES
 
 Float32 = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 """Called with the tensors done and their number."""
+
+Stored = TypeVar("Stored", bound=Float)
+
+_EXPONENT = np.uint16(0x7F80)
+"""Of bfloat16; all of its bits set are an infinity or no number."""
 
 SHARD_BYTES = 4 << 30
 """Most bytes of one file that `materialize` writes, unless a single tensor is larger."""
@@ -53,7 +59,14 @@ class MergedWeights(Mapping[str, Float32]):
     def __getitem__(self, name: str) -> Float32:
         if name not in self.shapes:
             raise KeyError(name)
-        array = self.compute(name)
+        return self.checked(name, self.compute(name))
+
+    def checked(self, name: str, array: Stored) -> Stored:
+        """A tensor whose values are finite.
+
+        Raises:
+            ExportError: they are not.
+        """
         if not _finite(array):
             raise ExportError(
                 f"{name} of {self.base} has NaN or infinite values.", "Copy the base again from its source."
@@ -135,6 +148,9 @@ def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
 def materialize(merged: MergedWeights, directory: Path, report: Report | None = None) -> None:
     """Write merged weights as a Hugging Face directory in fp32, for tools that read one.
 
+    Tensors that merging leaves as they are keep the 16 bits that the base has them in: reading them as fp32, which the
+    configuration asks for, gives the same numbers.
+
     Args:
         merged: What to write.
         directory: Made if absent.
@@ -169,13 +185,16 @@ def _write_shards(merged: MergedWeights, directory: Path, report: Report) -> Non
     done = 0
     for file, shard in zip(names, shards, strict=True):
         start = done
+        kept = {name: array for name in shard if (array := merged.as_stored(name)) is not None}
 
-        def tensors(shard: list[str] = shard, start: int = start) -> Iterator[tuple[str, Float32]]:
+        def tensors(
+            shard: list[str] = shard, start: int = start, kept: Mapping[str, Float] = kept
+        ) -> Iterator[tuple[str, Float]]:
             for done, name in enumerate(shard, start=start + 1):
-                yield name, merged[name]
+                yield name, merged.checked(name, kept[name]) if name in kept else merged[name]
                 report(done, len(merged))
 
-        specs = {name: (np.float32, merged.shapes[name]) for name in shard}
+        specs = {name: (_type(kept.get(name)), merged.shapes[name]) for name in shard}
         write_streamed(directory / file, specs, tensors(), {"format": "pt"})
         done += len(shard)
 
@@ -193,8 +212,18 @@ def _shards(shapes: Mapping[str, tuple[int, ...]]) -> list[list[str]]:
     return shards
 
 
-def _finite(array: Float32) -> bool:
-    """Whether all values are finite; read once, where that is so and none is beyond 1e19."""
+def _type(stored: Float | None) -> npt.DTypeLike | type[BFloat16]:
+    if stored is None:
+        return np.float32
+    return BFloat16 if isinstance(stored, BFloat16) else stored.dtype
+
+
+def _finite(array: Float) -> bool:
+    """Whether all values are finite; of float32 read once, where that is so and none is beyond 1e19."""
+    if isinstance(array, BFloat16):
+        return not bool(((array.bits & _EXPONENT) == _EXPONENT).any())
+    if array.dtype == np.float16:
+        return bool(np.isfinite(array).all())
     flat = array.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
         squares = flat @ flat  # infinite or NaN if a value is

@@ -43,17 +43,26 @@ def round_alone(kind: Any) -> None:
     def round_weights(model: Any) -> Any:
         attributes = model.quant_attrs
         plain = getattr(model, "quantization_algo", "default") == "default" and not attributes["use_qdq"]
-        if not plain or tuple(attributes["op_types_to_quantize"]) != ("MatMul",):
+        graph, left_out = model.model.graph, attributes["nodes_to_exclude"]
+        chosen = [
+            node for node in graph if node.op_type in attributes["op_types_to_quantize"] and node.name not in left_out
+        ]
+        products = [node for node in chosen if node.op_type == "MatMul"]
+        # A table of embeddings is rounded in another way; one that is the output head as well has no weight of its own.
+        if not plain or any(_is_table(node) for node in chosen):
             return to_nbits(model)
         special = getattr(model, "int4_customized_weight_config", None) or {}
-        graph, left_out = model.model.graph, attributes["nodes_to_exclude"]
-        products = [node for node in graph if node.op_type == "MatMul" and node.name not in left_out]
         for node, matrix in ahead((node, _matrix(node)) for node in products):
             if matrix is not None:
                 _round(graph, node, matrix, special.get(node.name, attributes)["bits"], attributes)
         return model.model
 
     kind.to_nbits = round_weights
+
+
+def _is_table(node: Any) -> bool:
+    table = node.inputs[0].const_value if node.op_type == "Gather" else None
+    return table is not None and len(table.shape) == 2
 
 
 def _matrix(node: Any) -> npt.NDArray[np.float32] | None:

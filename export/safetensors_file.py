@@ -15,15 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.files import new_file
+from edgereason.kernels.packing import BFloat16
 
 ALIGNMENT = 64
 _DTYPES = {"uint8": "U8", "int32": "I32", "float16": "F16", "float32": "F32"}
 
+Spec = tuple[npt.DTypeLike | type[BFloat16], tuple[int, ...]]
+"""A tensor's type and shape."""
+
 
 def write_streamed(
     path: Path,
-    specs: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]],
-    tensors: Iterable[tuple[str, npt.NDArray[Any]]],
+    specs: Mapping[str, Spec],
+    tensors: Iterable[tuple[str, npt.NDArray[Any] | BFloat16]],
     metadata: Mapping[str, str],
 ) -> None:
     """Write a safetensors file whose data starts on a 64-byte boundary; it appears complete, or not at all.
@@ -41,8 +45,9 @@ def write_streamed(
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     position = 0
     for name, (dtype, shape) in specs.items():
-        end = position + math.prod(shape) * np.dtype(dtype).itemsize
-        header[name] = {"dtype": _DTYPES[np.dtype(dtype).name], "shape": shape, "data_offsets": [position, end]}
+        held, code = _types(dtype)
+        end = position + math.prod(shape) * held.itemsize
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
@@ -55,9 +60,18 @@ def write_streamed(
                 raise ValueError(f"{name} is not expected here, or comes twice")
             missing.remove(name)
             dtype, shape = specs[name]
-            if (array.dtype, array.shape) != (np.dtype(dtype), shape):
-                raise ValueError(f"{name} is {array.dtype} {list(array.shape)} instead of {dtype} {list(shape)}")
+            data = array.bits if isinstance(array, BFloat16) else array
+            found = BFloat16 if isinstance(array, BFloat16) else array.dtype
+            if (_types(found), data.shape) != (_types(dtype), shape):
+                raise ValueError(f"{name} is {found} {list(data.shape)} instead of {dtype} {list(shape)}")
             file.seek(8 + len(text) + header[name]["data_offsets"][0])
-            file.write(np.ascontiguousarray(array).data)
+            file.write(np.ascontiguousarray(data).data)
         if missing:
             raise ValueError(f"{min(missing)} is missing")
+
+
+def _types(dtype: npt.DTypeLike | type[BFloat16]) -> tuple[np.dtype[Any], str]:
+    """What numpy holds a type in, and what the format calls it."""
+    if dtype is BFloat16:
+        return np.dtype(np.uint16), "BF16"
+    return np.dtype(dtype), _DTYPES.get(np.dtype(dtype).name, "")
