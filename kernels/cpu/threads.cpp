@@ -22,8 +22,9 @@ namespace edgereason {
 namespace {
 
 // How long an idle thread watches for work before it sleeps. The gap between two operations of one token is a few
-// microseconds, the gap between two tokens (sampling, decoding text) some tens; waking a sleeper costs about fifty.
-constexpr auto kSpin = std::chrono::microseconds(100);
+// microseconds, the gap between two tokens (sampling, decoding text, proposing tokens) about a hundred, of which some
+// take longer; waking a sleeper costs about fifty.
+constexpr auto kSpin = std::chrono::microseconds(400);
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
