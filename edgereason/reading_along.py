@@ -16,8 +16,9 @@ from edgereason.engines.base import Logits
 from edgereason.engines.native import NativeEngine
 from edgereason.engines.native_session import NativeSession
 
-_PIECES = 4
-"""Pieces of text that are read at once: tokenizing costs more than a row of a pass."""
+_PIECES = 8
+"""Pieces of text that are read at once: tokenizing costs as much as some rows of a pass. What is not read yet when the
+writer ends, the next model's first pass computes."""
 _HELD_BACK = 2
 """Tokens at the end of an unfinished text that may still change."""
 _MOST_ROWS = 16
