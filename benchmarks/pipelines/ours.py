@@ -26,10 +26,10 @@ class Pipeline:
             }
             opened = replace(opened, stages=stages)
         techniques = Techniques(**dict.fromkeys(_NAMES, False) | dict.fromkeys(options.get("on", _NAMES), True))
-        self._reasoner = Reasoner(opened, threads=threads, techniques=techniques)
+        self.reasoner = Reasoner(opened, threads=threads, techniques=techniques)
 
     def ask(self, question: str) -> Iterator[str]:
         """The stage of each piece of text, as it comes."""
-        for event in self._reasoner.stream(question, temperature=0.0):
+        for event in self.reasoner.stream(question, temperature=0.0):
             if event.stage != "result":
                 yield event.stage
