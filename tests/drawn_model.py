@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from places import TINY
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 HIDDEN = 896
 _DECAY = 0.3  # the i-th direction has i^-0.3 of the first one's magnitude
@@ -48,6 +48,8 @@ def save_drawn(directory: Path, layers: int = 24, seed: int = 0) -> None:
     model.save_pretrained(directory)
     for file in (TINY / "base").glob("tokenizer*"):
         shutil.copy(file, directory)
+    # For a Qwen2 model transformers cuts text into words as Qwen2 does, whatever the file says: now the file says so.
+    AutoTokenizer.from_pretrained(directory).save_pretrained(directory)
 
 
 class _Draw:

@@ -51,29 +51,21 @@ def pretrain(
     steps: int,
     batch: int,
     length: int = 256,
-    first_row: int = 0,
-    start: LlamaForCausalLM | None = None,
 ) -> tuple[LlamaForCausalLM, list[float]]:
     """Train a base on `steps` batches of `batch` rows of `length` tokens, on a CUDA device where there is one.
-
-    Args:
-        first_row: The row that it begins with: a training in parts reads on where the part before ended, with a learning
-            rate that rises and falls anew (warm restarts, arXiv 1608.03983).
-        start: What the part before returned; None begins with random weights.
 
     Returns:
         The model in float32, its weights already rounded to bfloat16, as they will be stored, and the losses.
     """
     torch.manual_seed(seed)
-    model = start or LlamaForCausalLM(config)
-    if start is None:
-        # Tied embeddings are the output head too: this spread gives logits of about one from the start.
-        torch.nn.init.normal_(model.model.embed_tokens.weight, std=config.hidden_size**-0.5)
+    model = LlamaForCausalLM(config)
+    # Tied embeddings are the output head too: this spread gives logits of about one from the start.
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=config.hidden_size**-0.5)
 
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def loss_at(step: int) -> Tensor:
-        first = first_row + step * batch
+        first = step * batch
         rows = [pack_row(tokenizer, draw, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
         return next_token_loss(model, torch.tensor([ids for ids, _ in rows]), torch.tensor([w for _, w in rows]))
 
