@@ -1,6 +1,8 @@
-"""How close quantized models of Qwen2.5-0.5B's shape are: ours beside GPTQModel's, llama.cpp's with and without an
-importance matrix, and the ladder's limits. `make conformance` runs it; with `-s` it prints what it finds.
-EDGEREASON_LAYERS takes a model of fewer layers than 24, which is quicker.
+"""How close quantized models of Qwen2.5-0.5B's shape are: ours beside GPTQModel's, and llama.cpp's with and without an
+importance matrix. `make conformance` runs it; with `-s` it prints what it finds. EDGEREASON_LAYERS takes a model of
+fewer layers than 24, which is quicker.
+
+The divergences are to be compared with each other only: drawn weights suffer more from rounding than trained ones.
 """
 
 from __future__ import annotations
@@ -16,16 +18,13 @@ import pytest
 import torch
 from drawn_model import save_drawn
 from gptq_checkpoint import dequantized
-from peft import LoraConfig, get_peft_model
 from places import TINY
 from test_gptqmodel import gptqmodel
 from transformers import AutoModelForCausalLM
 
 from edgereason.engines.llama_cpp import LlamaCppEngine
-from edgereason.export import export
 from edgereason.export.calibration import Calibration
 from edgereason.export.decoder import Decoder
-from edgereason.export.fidelity import Report
 from edgereason.export.fidelity.distance import Logits, Text, make_texts, measure, predict
 from edgereason.export.fidelity.witness import Witness
 from edgereason.export.gguf import write_gguf
@@ -63,23 +62,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("drawn") / "model"
     save_drawn(directory, LAYERS)
     return directory
-
-
-@pytest.fixture(scope="module")
-def adapters(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Small changes of all linear layers, for both stages."""
-    directory = tmp_path_factory.mktemp("adapters")
-    paths = (directory / "guidance", directory / "answer")
-    for seed, path in enumerate(paths):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_pretrained(drawn, dtype=torch.float32)
-        config = LoraConfig(r=8, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-        peft_model = get_peft_model(model, config)
-        for name, parameter in peft_model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.01)
-        peft_model.save_pretrained(path)
-    return paths
 
 
 @pytest.fixture(scope="module")
@@ -156,25 +138,3 @@ def test_the_importance_matrix_brings_q4_k_m_closer(
     found = divergences(drawn, texts, logits)
     print(found)
     assert found["with"] < found["without"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"bits": 4},
-        {"bits": 8},
-        {"bits": 16},
-        {"format": "gguf", "gguf_type": "Q5_K_M"},
-        {"format": "gguf", "gguf_type": "Q6_K"},
-    ],
-    ids=str,
-)
-def test_the_ladder_finds_nothing(
-    drawn: Path, adapters: tuple[Path, Path], tmp_path: Path, options: dict[str, Any]
-) -> None:
-    (tmp_path / "questions.txt").write_text("\n".join(p.question for p in islice(problems("measured"), 8)))
-    bundle = export(drawn, *adapters, tmp_path / "out", prompts=tmp_path / "questions.txt", allow_loss=True, **options)
-    report = Report.from_json(bundle.fidelity, "bundle.json")
-    for stage, measured in report.stages.items():
-        print(stage, options, {rung.name: dict(rung.measures) for rung in measured.rungs[3:]})
-    assert report.finding is None
