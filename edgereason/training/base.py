@@ -24,15 +24,21 @@ READING = 0.1
 """Weight of the loss on what is only to be read, where 1 is what is to be learned."""
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """5.2 million parameters; every matrix dimension is a multiple of 64."""
+def llama_config(
+    tokenizer: PreTrainedTokenizerBase,
+    hidden_size: int,
+    intermediate_size: int,
+    layers: int,
+    key_value_heads: int,
+) -> LlamaConfig:
+    """A Llama with heads of 64 and tied embeddings; sizes that are multiples of 64 suit every engine."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 64,
+        num_key_value_heads=key_value_heads,
         head_dim=64,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,

@@ -24,10 +24,10 @@ from edgereason.errors import EdgeReasonError, UsageError
 from edgereason.prompts import ANSWER, GUIDANCE
 from edgereason.training.adapters import STAGES as PLAIN
 from edgereason.training.adapters import Stage, save_adapter, train_adapter
-from edgereason.training.base import CONTEXT, pretrain
+from edgereason.training.base import CONTEXT, llama_config, pretrain
 from edgereason.training.problems import Problem, draw_new, question_key
 from edgereason.training.tiny import save_base, write_problems
-from edgereason.training.tokenizer import TURN_END, train_tokenizer
+from edgereason.training.tokenizer import train_tokenizer
 from edgereason.training.word_problems import KNOWN, UNKNOWN, draw_problem, held_out
 from edgereason.training.word_problems.corpus import draw_text
 
@@ -75,22 +75,9 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
 def config(tokenizer: PreTrainedTokenizerBase, plan: Plan) -> LlamaConfig:
-    """Every matrix dimension is a multiple of 64."""
-    heads = plan.hidden_size // 64
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=plan.hidden_size,
-        intermediate_size=plan.intermediate_size,
-        num_hidden_layers=plan.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=max(1, heads // 3),
-        head_dim=64,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    """The base's, of a plan; three heads share keys and values."""
+    key_value_heads = max(1, plan.hidden_size // 64 // 3)
+    return llama_config(tokenizer, plan.hidden_size, plan.intermediate_size, plan.layers, key_value_heads)
 
 
 def make(out: Path, seed: int, work: Path, plan: Plan, stages: Collection[str] = STAGE_NAMES) -> None:

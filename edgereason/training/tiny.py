@@ -25,7 +25,7 @@ from edgereason.errors import EdgeReasonError, UsageError
 from edgereason.files import new_file
 from edgereason.prompts import ANSWER, GUIDANCE
 from edgereason.training.adapters import STAGES, save_adapter, train_adapter
-from edgereason.training.base import CONTEXT, pretrain, tiny_config
+from edgereason.training.base import CONTEXT, llama_config, pretrain
 from edgereason.training.corpus import draw_text
 from edgereason.training.evaluate import evaluate
 from edgereason.training.problems import Problem, draw_new, held_out, question_key
@@ -53,7 +53,8 @@ def make(out: Path, seed: int, work: Path) -> None:
     def draw(rng: random.Random) -> tuple[str, str]:
         return "", draw_text(rng, exclude)
 
-    model, _ = pretrain(tiny_config(tokenizer), tokenizer, draw, seed, work / "base.pt", BASE_STEPS, BASE_BATCH)
+    config = llama_config(tokenizer, 256, 768, layers=6, key_value_heads=2)  # 5.2 million parameters
+    model, _ = pretrain(config, tokenizer, draw, seed, work / "base.pt", BASE_STEPS, BASE_BATCH)
     with new_directory(out / "base", replace=True) as directory:
         save_base(model, tokenizer, directory)
     for stage in STAGES:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from edgereason.errors import UsageError
 from edgereason.training.adapters import IGNORED, STAGES, draw_sample, pad, save_adapter, train_adapter
-from edgereason.training.base import pretrain, tiny_config
+from edgereason.training.base import llama_config, pretrain
 from edgereason.training.corpus import draw_text
 from edgereason.training.evaluate import evaluate
 from edgereason.training.loop import int4_weights, round_to_int4, train
@@ -32,11 +32,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return make_tokenizer(seed=0, exclude=(), texts=10_000)
 
 
-def small_config(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]
-    config = tiny_config(tokenizer)
-    config.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2})
-    config.update({"num_key_value_heads": 1, "head_dim": 32})
-    return config
+def small_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    return llama_config(tokenizer, 128, 128, layers=2, key_value_heads=1)
 
 
 @pytest.fixture(scope="module")
