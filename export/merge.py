@@ -28,6 +28,13 @@ Stored = TypeVar("Stored", bound=Float)
 _EXPONENT = np.uint16(0x7F80)
 """Of bfloat16; all of its bits set are an infinity or no number."""
 
+_TYPES: dict[str, npt.DTypeLike | type[BFloat16]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": BFloat16,
+}
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
 SHARD_BYTES = 4 << 30
 """Most bytes of one file that `materialize` writes, unless a single tensor is larger."""
 
@@ -149,7 +156,7 @@ def materialize(merged: MergedWeights, directory: Path, report: Report | None = 
     """Write merged weights as a Hugging Face directory in fp32, for tools that read one.
 
     Tensors that merging leaves as they are keep the 16 bits that the base has them in: reading them as fp32, which the
-    configuration asks for, gives the same numbers.
+    configuration asks for unless all are of one type, gives the same numbers.
 
     Args:
         merged: What to write.
@@ -159,14 +166,16 @@ def materialize(merged: MergedWeights, directory: Path, report: Report | None = 
     Raises:
         ExportError: a weight is not finite, or the disk is full.
     """
+    kept = {name: array for name in merged.shapes if (array := merged.as_stored(name)) is not None}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         config = {key: value for key, value in merged.config.items() if key not in ("torch_dtype", "dtype")}
-        write_json(directory / "config.json", {**config, "dtype": "float32"})
+        kinds = {_kind(kept.get(name)) for name in merged.shapes}
+        write_json(directory / "config.json", {**config, "dtype": kinds.pop() if len(kinds) == 1 else "float32"})
         if (merged.base / "generation_config.json").is_file():
             shutil.copyfile(merged.base / "generation_config.json", directory / "generation_config.json")
         copy_tokenizer(merged.tokenizer, directory)
-        _write_shards(merged, directory, report or (lambda done, total: None))
+        _write_shards(merged, kept, directory, report or (lambda done, total: None))
     except OSError as error:
         raise ExportError(
             f"The merged weights could not be written: {error.strerror or error}.",
@@ -174,27 +183,24 @@ def materialize(merged: MergedWeights, directory: Path, report: Report | None = 
         ) from error
 
 
-def _write_shards(merged: MergedWeights, directory: Path, report: Report) -> None:
+def _write_shards(merged: MergedWeights, kept: Mapping[str, Float], directory: Path, report: Report) -> None:
     shards = _shards(merged.shapes)
     names = ["model.safetensors"]
     if len(shards) > 1:
         names = [f"model-{index:05}-of-{len(shards):05}.safetensors" for index in range(1, len(shards) + 1)]
         where = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
-        index = {"metadata": {"total_size": 4 * _numbers(merged.shapes)}, "weight_map": where}
-        write_json(directory / "model.safetensors.index.json", index)
+        size = sum(_numbers({name: shape}) * _BYTES[_kind(kept.get(name))] for name, shape in merged.shapes.items())
+        write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
     done = 0
     for file, shard in zip(names, shards, strict=True):
         start = done
-        kept = {name: array for name in shard if (array := merged.as_stored(name)) is not None}
 
-        def tensors(
-            shard: list[str] = shard, start: int = start, kept: Mapping[str, Float] = kept
-        ) -> Iterator[tuple[str, Float]]:
+        def tensors(shard: list[str] = shard, start: int = start) -> Iterator[tuple[str, Float]]:
             for done, name in enumerate(shard, start=start + 1):
                 yield name, merged.checked(name, kept[name]) if name in kept else merged[name]
                 report(done, len(merged))
 
-        specs = {name: (_type(kept.get(name)), merged.shapes[name]) for name in shard}
+        specs = {name: (_TYPES[_kind(kept.get(name))], merged.shapes[name]) for name in shard}
         write_streamed(directory / file, specs, tensors(), {"format": "pt"})
         done += len(shard)
 
@@ -212,10 +218,11 @@ def _shards(shapes: Mapping[str, tuple[int, ...]]) -> list[list[str]]:
     return shards
 
 
-def _type(stored: Float | None) -> npt.DTypeLike | type[BFloat16]:
+def _kind(stored: Float | None) -> str:
+    """The type that a tensor is written in."""
     if stored is None:
-        return np.float32
-    return BFloat16 if isinstance(stored, BFloat16) else stored.dtype
+        return "float32"
+    return "bfloat16" if isinstance(stored, BFloat16) else stored.dtype.name
 
 
 def _finite(array: Float) -> bool:
