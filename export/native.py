@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def write_native(
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = ahead(writer.tensors(progress))
-        write_streamed(directory / "model.safetensors", writer.specs, tensors, writer.metadata)
+        with ahead(writer.tensors(progress)) as tensors:
+            write_streamed(directory / "model.safetensors", writer.specs, tensors, writer.metadata)
         with new_file(directory / "config.json") as partial:
             write_json(partial, config)
     except BaseException as error:
@@ -205,21 +206,15 @@ class _Writer:
     def tensors(self, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Array]]:
         """Every tensor, as it is finished."""
         names = [name for whole in self._wholes for name in whole.sources]
-        sources = ahead(map(self._source, names))
-        done, total = 0, len(names)
-        for whole in self._wholes:
-            parts = []
-            for name in whole.sources:
-                parts.append(self._part(name, next(sources)))
-                done += 1
-                if progress:
-                    progress(done, total)
-            packed = [part for part in parts if isinstance(part, PackedWeight)]
-            if not packed:
-                yield whole.name, np.concatenate([part for part in parts if not isinstance(part, PackedWeight)])
-                continue
-            weight = packing.concatenate(packed)
-            yield from ((f"{whole.stem}.{part}", array) for part, array in _arrays(weight).items())
+        report = progress or (lambda done, total: None)
+        done = count(1)
+        with ahead(map(self._source, names)) as sources:
+            for whole in self._wholes:
+                parts = []
+                for name in whole.sources:
+                    parts.append(self._part(name, next(sources)))
+                    report(next(done), len(names))
+                yield from _joined(whole, parts)
 
     def _is_float(self, whole: _Whole) -> bool:
         rounded = whole.sources[0].removesuffix(".weight") in self._quantized
@@ -268,6 +263,15 @@ class _Writer:
         if not np.isfinite(half).all():
             raise ExportError(f"{stem} has values beyond float16.", "Export with --bits 8.")
         return half
+
+
+def _joined(whole: _Whole, parts: list[PackedWeight | Array]) -> Iterator[tuple[str, Array]]:
+    """The tensors of a weight or bias whose parts are one below the other."""
+    packed = [part for part in parts if isinstance(part, PackedWeight)]
+    if not packed:
+        yield whole.name, np.concatenate([part for part in parts if not isinstance(part, PackedWeight)])
+        return
+    yield from ((f"{whole.stem}.{part}", array) for part, array in _arrays(packing.concatenate(packed)).items())
 
 
 def _not_finite(name: str) -> ExportError:

@@ -52,9 +52,10 @@ def round_alone(kind: Any) -> None:
         if not plain or any(_is_table(node) for node in chosen):
             return to_nbits(model)
         special = getattr(model, "int4_customized_weight_config", None) or {}
-        for node, matrix in ahead((node, _matrix(node)) for node in products):
-            if matrix is not None:
-                _round(graph, node, matrix, special.get(node.name, attributes)["bits"], attributes)
+        with ahead((node, _matrix(node)) for node in products) as matrices:
+            for node, matrix in matrices:
+                if matrix is not None:
+                    _round(graph, node, matrix, special.get(node.name, attributes)["bits"], attributes)
         return model.model
 
     kind.to_nbits = round_weights

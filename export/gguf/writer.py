@@ -219,11 +219,13 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        loaded = ahead((tensor, kind, tensor.load()) for tensor, kind in planned)
-        arrays = ahead(_converted(*each, importance, model.weights.base) for each in loaded)
-        for done, array in enumerate(arrays, start=1):
-            writer.write_tensor_data(array)
-            report(done, len(planned))
+        with (
+            ahead((tensor, kind, tensor.load()) for tensor, kind in planned) as loaded,
+            ahead(_converted(*each, importance, model.weights.base) for each in loaded) as arrays,
+        ):
+            for done, array in enumerate(arrays, start=1):
+                writer.write_tensor_data(array)
+                report(done, len(planned))
     finally:
         writer.close()
 

@@ -146,10 +146,10 @@ class RemoteTeacher:
             sampling = wish.sampling(example.line, sample)
             return "".join(self.model.write(_messages(self.prompt, example), wish.max_tokens, sampling)).strip()
 
-        with ThreadPoolExecutor(max(1, wish.size)) as pool:
-            for chunk in _chunks(examples, max(1, wish.size // wish.samples)):
+        for chunk in _chunks(examples, max(1, wish.size // wish.samples)):
+            with ThreadPoolExecutor(max(1, wish.size)) as pool:  # ends before anything is yielded
                 asked = [[pool.submit(one, example, sample) for sample in range(wish.samples)] for example in chunk]
-                yield from ([text.result() for text in texts] for texts in asked)
+            yield from ([text.result() for text in texts] for texts in asked)
 
     def close(self) -> None:
         """Nothing is held."""
