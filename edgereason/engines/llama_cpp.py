@@ -59,7 +59,8 @@ class LlamaCppEngine:
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(vocabulary)
         self.context_length: int = self._llama.llama_model_n_ctx_train(self._model)
         self._adapters: list[Any] = []  # freed with the model
-        self._lock = threading.Lock()
+        # Reentrant: a forgotten stream is closed by the garbage collector, in whatever its thread is doing then.
+        self._lock = threading.RLock()
         self._spare: list[tuple[int, Any]] = []  # (capacity, context)
         self._in_use = 0
         self._closed = False
