@@ -22,13 +22,17 @@ BUNDLE = Path(edgereason.__file__).parent / "default_bundle"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A server whose model writes what it was asked, the later questions sooner."""
+    """A server whose model writes what it was asked, the later questions sooner, and some only when it may."""
+
+    may = threading.Event()
 
     def do_GET(self) -> None:
         self._answer(json.dumps({"data": [{"id": "echo"}]}))
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "patient" in asked["messages"][-1]["content"]:
+            assert self.may.wait(60)
         time.sleep(0.05 if "first" in asked["messages"][-1]["content"] else 0.0)
         text = json.dumps([asked["messages"], asked["seed"], asked["temperature"], asked["max_tokens"]])
         event = json.dumps({"choices": [{"delta": {"content": f"  {text}\n"}}]})
@@ -66,10 +70,21 @@ def test_a_server_is_asked_for_every_sample_and_its_texts_come_in_the_order_of_t
     assert len({seed for written in texts for _, seed, _, _ in written}) == 6
 
 
+def test_a_text_is_there_as_soon_as_the_server_has_written_it(url: str) -> None:
+    examples = [Example(f"The {name} question?", line=line) for line, name in enumerate(["first", "patient"])]
+    with (
+        closing(open_teacher(url, "guidance")) as teacher,
+        closing(teacher.write(examples, Wish(samples=1))) as written,
+    ):
+        assert "first" in next(written)[0]
+        Handler.may.set()
+        assert "patient" in next(written)[0]
+
+
 def test_a_rationale_is_asked_for_with_the_words_of_the_right_choice(url: str) -> None:
     example = Example("Where?", result="B", choices=("bank", "mall"), line=1)
     with closing(open_teacher(url, "rationale")) as teacher:
-        (text,) = next(teacher.write([example], Wish("rationale", samples=1)))
+        ((text,),) = teacher.write([example], Wish("rationale", samples=1))
     assert json.loads(text)[0][-1]["content"] == "Where?\n(A) bank\n(B) mall\n\nCorrect answer: mall"
 
 

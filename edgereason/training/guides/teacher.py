@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from edgereason.prompts import Prompt
 from edgereason.remote import RemoteModel
 from edgereason.training.recipes.examples import Example
 
+Texts = Generator[list[str], None, None]
 Kind = Literal["guidance", "rationale"]
 KINDS: tuple[Kind, ...] = ("guidance", "rationale")
 
@@ -94,8 +95,11 @@ def parse_kind(value: str) -> Kind:
 class Teacher(Protocol):
     """Writes texts for questions."""
 
-    def write(self, examples: Iterable[Example], wish: Wish) -> Iterator[list[str]]:
-        """The texts of each example, in their order; none where a question is too long for the teacher."""
+    def write(self, examples: Iterable[Example], wish: Wish) -> Texts:
+        """The texts of each example, in their order; none where a question is too long for the teacher.
+
+        Whoever asks closes it: it may have threads, which must not be left to the garbage collector.
+        """
         ...
 
     def close(self) -> None:
@@ -139,17 +143,17 @@ class RemoteTeacher:
     model: RemoteModel
     prompt: Prompt
 
-    def write(self, examples: Iterable[Example], wish: Wish) -> Iterator[list[str]]:
+    def write(self, examples: Iterable[Example], wish: Wish) -> Texts:
         """See `Teacher`; so many requests at once as the wish's size says."""
 
         def one(example: Example, sample: int) -> str:
             sampling = wish.sampling(example.line, sample)
             return "".join(self.model.write(_messages(self.prompt, example), wish.max_tokens, sampling)).strip()
 
-        for chunk in _chunks(examples, max(1, wish.size // wish.samples)):
-            with ThreadPoolExecutor(max(1, wish.size)) as pool:  # ends before anything is yielded
+        with ThreadPoolExecutor(max(1, wish.size)) as pool:
+            for chunk in _chunks(examples, max(1, wish.size // wish.samples)):
                 asked = [[pool.submit(one, example, sample) for sample in range(wish.samples)] for example in chunk]
-            yield from ([text.result() for text in texts] for texts in asked)
+                yield from ([text.result() for text in texts] for texts in asked)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -163,7 +167,7 @@ class LocalTeacher:
     stage: Stage
     prompt: Prompt
 
-    def write(self, examples: Iterable[Example], wish: Wish) -> Iterator[list[str]]:
+    def write(self, examples: Iterable[Example], wish: Wish) -> Texts:
         """See `Teacher`."""
         ended: dict[int, dict[int, str | EdgeReasonError]] = {}
         number = 0

@@ -127,12 +127,13 @@ def _write_samples(
         return
     with closing(open_teacher(source, wish.kind, threads)) as teacher, path.open("ab") as file:
         file.truncate(kept)
-        for example, texts in zip(examples[done:], teacher.write(examples[done:], wish), strict=True):
-            record = {**_head(example, source, wish), "samples": texts}
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            done += 1
-            report(done, len(examples))
+        with closing(teacher.write(examples[done:], wish)) as written:
+            for example, texts in zip(examples[done:], written, strict=True):
+                record = {**_head(example, source, wish), "samples": texts}
+                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                done += 1
+                report(done, len(examples))
 
 
 def _head(example: Example, source: str, wish: Wish) -> dict[str, Any]:
