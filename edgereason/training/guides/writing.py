@@ -125,15 +125,18 @@ def _write_samples(
     report(done, len(examples))
     if done == len(examples):
         return
-    with closing(open_teacher(source, wish.kind, threads)) as teacher, path.open("ab") as file:
+    with (
+        closing(open_teacher(source, wish.kind, threads)) as teacher,
+        path.open("ab") as file,
+        closing(teacher.write(examples[done:], wish)) as written,
+    ):
         file.truncate(kept)
-        with closing(teacher.write(examples[done:], wish)) as written:
-            for example, texts in zip(examples[done:], written, strict=True):
-                record = {**_head(example, source, wish), "samples": texts}
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-                file.flush()
-                done += 1
-                report(done, len(examples))
+        for example, texts in zip(examples[done:], written, strict=True):
+            record = {**_head(example, source, wish), "samples": texts}
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            done += 1
+            report(done, len(examples))
 
 
 def _head(example: Example, source: str, wish: Wish) -> dict[str, Any]:
