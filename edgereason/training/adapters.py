@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from edgereason.prompts import ANSWER, GUIDANCE, Prompt
-from edgereason.training.loop import train
+from edgereason.training.loop import compile_blocks, train
 from edgereason.training.problems import Problem
 from edgereason.training.tokenizer import TURN_END
 
@@ -23,6 +23,9 @@ ALONE = 0.15
 """Share of the answer stage's samples that come without guidance, so that it can answer without one too."""
 
 IGNORED = -100
+
+_WIDTHS = 64
+"""Compiled blocks are compiled once more for every width of a batch: let there be few."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ def train_adapter(
     batch: int,
     base_name: str,
     rank: int = 16,
+    compiled: bool = False,
 ) -> tuple[PeftModel, list[float]]:
     """Train one stage's adapter on all linear layers of `base`; the base itself stays as it is.
 
     Args:
         base_name: What the adapter says that it was trained on; a path of this machine helps nobody.
+        compiled: See `pretrain`.
 
     Returns:
         The base with the adapter on it (its `unload()` gives the base back) and the loss of every step.
@@ -78,12 +83,17 @@ def train_adapter(
         [weight for weight in model.parameters() if weight.requires_grad], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0
     )
 
+    body = compile_blocks(base) if compiled else base.model
+
     def loss_at(step: int) -> Tensor:
         rng = random.Random(f"{seed}/{stage.name}/{step}")
         samples = [draw_sample(tokenizer, stage, draw(rng), rng) for _ in range(batch)]
-        return completion_loss(base, *pad(samples, tokenizer.pad_token_id))
+        ids, targets = pad(samples, tokenizer.pad_token_id, _WIDTHS if compiled else 1)
+        return completion_loss(body, base.lm_head, ids.to(base.device), targets.to(base.device))
 
-    return model, train(stage.name, model, [optimizer], loss_at, steps, checkpoint)
+    losses = train(stage.name, model, [optimizer], loss_at, steps, checkpoint)
+    base.set_attn_implementation("sdpa")
+    return model, losses
 
 
 def draw_sample(
@@ -102,29 +112,29 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, question: str, gu
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-def pad(samples: Sequence[tuple[list[int], int]], filler: int) -> tuple[Tensor, Tensor]:
+def pad(samples: Sequence[tuple[list[int], int]], filler: int, multiple: int = 1) -> tuple[Tensor, Tensor]:
     """Samples as a batch.
 
     Returns:
-        ids `[B, T]` int64, filled up on the right, and targets `[B, T]`: the next token where it belongs to a
-        completion, IGNORED elsewhere.
+        ids `[B, T]` int64, filled up on the right to a T that `multiple` divides, and targets `[B, T]`: the next token
+        where it belongs to a completion, IGNORED elsewhere.
     """
-    longest = max(len(ids) for ids, _ in samples)
-    inputs = torch.full((len(samples), longest - 1), filler)
-    targets = torch.full((len(samples), longest - 1), IGNORED)
+    width = max(len(ids) for ids, _ in samples) - 1
+    width += -width % multiple
+    inputs = torch.full((len(samples), width), filler)
+    targets = torch.full((len(samples), width), IGNORED)
     for row, (ids, prompt) in enumerate(samples):
         inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
         targets[row, prompt - 1 : len(ids) - 1] = torch.tensor(ids[prompt:])
     return inputs, targets
 
 
-def completion_loss(model: LlamaForCausalLM, ids: Tensor, targets: Tensor) -> Tensor:
+def completion_loss(body: nn.Module, head: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of the completions' tokens. ids, targets: `[B, T]` int64."""
-    ids, targets = ids.to(model.device), targets.to(model.device)
     chosen = targets != IGNORED
-    with torch.autocast(model.device.type, torch.bfloat16):
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, hidden]
-        logits = model.lm_head(hidden[chosen])  # [completion tokens, vocab]
+    with torch.autocast(ids.device.type, torch.bfloat16):
+        hidden = body(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, hidden]
+        logits = head(hidden[chosen])  # [completion tokens, vocab]
     return cross_entropy(logits.float(), targets[chosen])
 
 

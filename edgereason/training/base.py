@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from edgereason.training.loop import train
+from edgereason.training.loop import compile_blocks, train
 from edgereason.training.tokenizer import TURN_END
 
 CONTEXT = 1024
 
-Draw = Callable[[random.Random], tuple[str, str]]
-"""Draws a text in two parts: what is only to be read, such as a question whose numbers nobody can foretell, and what is
-to be learned. The random state alone decides it, so that training can continue anywhere without stored data."""
+Draw = Callable[[random.Random], Sequence[str]]
+"""Draws a text in parts, every other of which, from the first on, is only to be read, such as a question whose numbers
+nobody can foretell; the others are to be learned. The random state alone decides it, so that training can continue
+anywhere without stored data."""
 
 READING = 0.1
 """Weight of the loss on what is only to be read, where 1 is what is to be learned."""
@@ -57,8 +58,16 @@ def pretrain(
     steps: int,
     batch: int,
     length: int = 256,
+    compiled: bool = False,
+    start: Callable[[LlamaForCausalLM], None] | None = None,
+    rate: float = 0.006,
 ) -> tuple[LlamaForCausalLM, list[float]]:
     """Train a base on `steps` batches of `batch` rows of `length` tokens, on a CUDA device where there is one.
+
+    Args:
+        compiled: Let `torch.compile` fuse what lies between the products; it needs a C++ compiler.
+        start: Sets what weights begin with, where that is not Llama's usual.
+        rate: Highest learning rate of the blocks' matrices; this one suits batches of a few thousand tokens.
 
     Returns:
         The model in float32, its weights already rounded to bfloat16, as they will be stored, and the losses.
@@ -67,15 +76,20 @@ def pretrain(
     model = LlamaForCausalLM(config)
     # Tied embeddings are the output head too: this spread gives logits of about one from the start.
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=config.hidden_size**-0.5)
+    if start:
+        start(model)
 
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    body = compile_blocks(model) if compiled else model.model
 
     def loss_at(step: int) -> Tensor:
         first = step * batch
         rows = [pack_row(tokenizer, draw, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
-        return next_token_loss(model, torch.tensor([ids for ids, _ in rows]), torch.tensor([w for _, w in rows]))
+        ids, weights = (torch.tensor(values, device=model.device) for values in zip(*rows, strict=True))
+        return next_token_loss(body, model.lm_head, ids, weights)
 
-    losses = train("base", model, _optimizers(model), loss_at, steps, checkpoint, round_from=0.4)
+    losses = train("base", model, _optimizers(model, rate), loss_at, steps, checkpoint, round_from=0.4)
+    model.set_attn_implementation("sdpa")
     return model.to(torch.bfloat16).to(torch.float32), losses
 
 
@@ -85,32 +99,31 @@ def pack_row(tokenizer: PreTrainedTokenizerBase, draw: Draw, seed: str, length: 
     row: list[int] = []
     weights: list[float] = []
     while len(row) < length:
-        read, learned = (tokenizer(part)["input_ids"] if part else [] for part in draw(rng))
-        row += [*read, *learned, tokenizer.pad_token_id]
-        weights += [READING] * len(read) + [1.0] * (len(learned) + 1)
+        for number, part in enumerate(draw(rng)):
+            ids = tokenizer(part)["input_ids"] if part else []
+            row += ids
+            weights += [READING if number % 2 == 0 else 1.0] * len(ids)
+        row.append(tokenizer.pad_token_id)
+        weights.append(1.0)
     return row[:length], weights[:length]
 
 
-def next_token_loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+def next_token_loss(body: nn.Module, head: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean cross-entropy of each next token. ids: `[B, T + 1]` int64, weights: `[B, T + 1]` float32."""
-    ids, weights = ids.to(model.device), weights.to(model.device)[:, 1:].flatten()
-    with torch.autocast(model.device.type, torch.bfloat16):
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # [B, T, hidden]
-        logits = model.lm_head(hidden.flatten(0, 1))  # [B * T, vocab]
+    weights = weights[:, 1:].flatten()
+    with torch.autocast(ids.device.type, torch.bfloat16):
+        hidden = body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state  # [B, T, hidden]
+        logits = head(hidden.flatten(0, 1))  # [B * T, vocab]
     losses = cross_entropy(logits.float(), ids[:, 1:].flatten(), reduction="none")
     return (losses * weights).sum() / weights.sum()
 
 
-def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices (https://kellerjordan.github.io/posts/muon/), AdamW for embedding and norms.
-
-    The rates suit batches of a few thousand tokens: with Muon at 0.02 and AdamW at 3e-3 the model learns to compute,
-    but not to copy names and things from the question.
-    """
+def _optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices (https://kellerjordan.github.io/posts/muon/), AdamW for embedding and norms."""
     matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
     ids = {id(weight) for weight in matrices}
     others = [weight for weight in model.parameters() if id(weight) not in ids]
     return [
-        torch.optim.Muon(matrices, lr=0.006, weight_decay=0.05),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.05),
         torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0),
     ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft.tuners.lora import LoraLayer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from transformers import LlamaForCausalLM
 
 from edgereason.errors import UsageError
 from edgereason.files import new_file
@@ -70,6 +72,14 @@ def train(
                 _save(checkpoint, parameters, optimizers, losses, steps)
     model.eval()
     return losses
+
+
+def compile_blocks(model: LlamaForCausalLM) -> nn.Module:
+    """A model's blocks, compiled; on a CPU with attention as products and a softmax, which fuse: torch's is slower."""
+    if model.device.type == "cpu":
+        model.set_attn_implementation("eager")
+    torch.compiler.reset()  # blocks that another training compiled count against a limit of widths
+    return cast(nn.Module, torch.compile(model.model, dynamic=False))
 
 
 def round_to_int4(weight: Tensor, group: int = 32) -> Tensor:

@@ -1,7 +1,6 @@
-"""The example's tokenizer: byte-level BPE, every digit a token of its own, ChatML turns.
+"""The models' tokenizers: byte-level BPE, every digit a token of its own, ChatML turns.
 
-The pre-tokenizer splits single digits first and then as GPT-2 does; llama.cpp knows this combination as "smollm". All
-256 bytes are in the alphabet, so that any text has tokens and comes back unchanged.
+All 256 bytes are in the alphabet, so that any text has tokens and comes back unchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
@@ -26,21 +25,24 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABULARY) -> PreTrainedTokenizerBase:
+def train_tokenizer(
+    texts: Iterable[str], context: int, vocabulary: int = VOCABULARY, spaced_digits: bool = False
+) -> PreTrainedTokenizerBase:
     """Learn the merges from `texts`.
 
     Args:
         texts: Anything that the model will read, prompts included; words that occur become single tokens.
         context: The longest sequence of the model, in tokens.
         vocabulary: How many tokens to have.
+        spaced_digits: A number's first digit takes the space before it into its token, as words do: sequences get
+            shorter, and nothing stands between a name and its number. Otherwise such a space is a token.
     """
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # as GPT-2 does
+    digits: pre_tokenizers.PreTokenizer = pre_tokenizers.Digits(individual_digits=True)
+    if spaced_digits:
+        digits = pre_tokenizers.Split(Regex(r" ?\d"), "isolated")
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, split])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -49,6 +51,10 @@ def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABU
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    if spaced_digits:
+        # No merge joins two digits, so that without the first split the tokens are the same. llama.cpp knows this one
+        # alone as "gpt-2", and that of single digits before it as "smollm".
+        tokenizer.pre_tokenizer = split
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=TURN_END,

@@ -12,18 +12,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgereason.training.default_model import STAGE_NAMES, Plan, make
-from edgereason.training.word_problems.corpus import computations, draw_text
+from edgereason.training.word_problems.corpus import belongings, computations, draw_text
 
 SMALL = Plan(
-    hidden_size=64,
+    hidden_size=256,
     intermediate_size=128,
-    layers=1,
+    layers=2,
+    key_value_heads=2,
     base_steps=4,
     base_batch=2,
     guidance_steps=2,
     answer_steps=2,
     adapter_batch=2,
     base_length=64,
+    compiled=False,
     texts=2000,
 )
 
@@ -68,6 +70,19 @@ def test_computations_are_right() -> None:
 def test_a_question_is_read_and_what_follows_it_is_learned() -> None:
     rng = random.Random(0)
     texts = [draw_text(rng, ()) for _ in range(200)]
-    asked = [(read, learned) for read, learned in texts if read]
+    asked = [text[0] for text in texts if "####" in text[1]]
     assert len(asked) > 100
-    assert all(read.endswith(("?", ".")) and "####" in learned for read, learned in asked)
+    assert all(read.endswith(("?", ".")) for read in asked)
+    accounts = [text[1] for text in texts if text[0].startswith("Given: ")]
+    assert accounts
+    assert all("<<" in work and "####" not in work for work in accounts)
+
+
+def test_belongings_ask_for_what_people_have() -> None:
+    for seed in range(100):
+        given, *parts = belongings(random.Random(seed))
+        has = dict(re.findall(r"(\w+) (?:has|had|owns) (\d+)", given))
+        assert 2 <= len(has) <= 6
+        questions = [given, *parts[1::2]]
+        for asked, count in zip(questions[:-1], parts[::2], strict=True):
+            assert count == f" {has[re.findall(r'of (.+):$', asked)[0]]}\n"

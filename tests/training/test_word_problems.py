@@ -7,6 +7,7 @@ import operator
 import random
 import re
 from fractions import Fraction
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from edgereason.training.problems import Problem, question_key
 from edgereason.training.word_problems import KNOWN, UNKNOWN, Pool, draw_problem, held_out, problems
+from edgereason.training.word_problems.story import draw_accounts
+from edgereason.training.words import HE, NAMES
 
 EVERY = Pool((*KNOWN, *UNKNOWN))
 WORDS = {"half": 2, "twice": 2, "a third": 3, "a quarter": 4, "a fifth": 5, "three times": 3, "four times": 4}
@@ -105,3 +108,45 @@ def test_wordings_vary() -> None:
     shapes = {re.sub(r"\d+|\b[A-Z]\w+", "#", question) for question in questions}
     assert len(shapes) > 2500
     assert sum(len(question) for question in questions) / len(questions) < 250
+
+
+def test_a_sentence_that_begins_with_a_pronoun_means_one_person() -> None:
+    for problem in islice(problems("pronouns"), 3000):
+        for found in re.finditer(r"(?<=[.?] )(He|She)\b", problem.question):
+            told = {name for name in NAMES if re.search(rf"\b{name}\b", problem.question[: found.start()])}
+            assert sum((name in HE) == (found[0] == "He") for name in told) == 1, problem.question
+
+
+def test_accounts_compute_from_what_their_steps_name() -> None:
+    for seed in range(300):
+        read, work = draw_accounts(random.Random(seed))
+        given, steps = read.splitlines()
+        assert steps.count(", then ") + 1 == len(work.splitlines()) >= 2
+        shown = numbers(given) | {2}
+        for line, step in zip(work.splitlines(), steps.removeprefix("Steps: ").split(", then "), strict=True):
+            expression, result = re.findall(r"<<(.*?)=(.*?)>>", line)[0]
+            assert value(ast.parse(expression, mode="eval")) == Fraction(result)
+            assert numbers(expression) <= shown
+            assert numbers(step) <= numbers(expression)
+            shown |= {int(result)}
+
+
+def test_a_line_names_the_amounts_that_it_takes_and_the_one_that_it_makes() -> None:
+    stale = 0
+    for problem in islice(problems("lines"), 2000):
+        *work, _ = problem.answer.splitlines()
+        is_now: dict[str, str] = {}
+        for line in work:
+            before, expression, result, label, made = re.fullmatch(
+                r"(.*?)([\d*/+-]+) = <<\2=(\d+)>>\3; (.+): (\3) \w+", line
+            ).groups()  # type: ignore[union-attr]
+            taken = re.findall(r"(.+?): (\d+); ", before) or [
+                (before.removesuffix(": "), re.findall(r"\d+", expression)[0])
+            ]
+            for name, value in taken if before else ():
+                assert is_now.get(name, value) == value, problem.answer
+                assert value in re.findall(r"\d+", expression)
+            stale += label in is_now
+            is_now[label] = made
+            assert made == result
+    assert stale > 100  # amounts that change, so that there is a wrong one to take

@@ -1,28 +1,44 @@
-"""What the default model's base reads: worked problems as a textbook prints them, computations, plain sentences."""
+"""What the default model's base reads: worked problems as a textbook prints them, accounts, computations, sentences."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from edgereason.calculator import evaluate, written
 from edgereason.training.corpus import sentences, set_in_print
 from edgereason.training.problems import draw_new
-from edgereason.training.word_problems.story import LARGEST, LARGEST_GIVEN, draw_problem
+from edgereason.training.word_problems.story import LARGEST, LARGEST_GIVEN, draw_accounts, draw_problem
+from edgereason.training.words import NAMES, THINGS
 
 _COMPUTATIONS = 8
+_MOST_PEOPLE = 6
 
 
-def draw_text(rng: random.Random, exclude: Collection[str]) -> tuple[str, str]:
-    """One text: what is only to be read, and what is to be learned.
+def draw_text(rng: random.Random, exclude: Collection[str]) -> Sequence[str]:
+    """One text, in parts of which every other is to be learned, the second first; see `Draw`.
 
     Args:
         exclude: The `question_key` of problems that must not occur.
     """
     kind = rng.random()
-    if kind < 0.85:
+    if kind < 0.8:
         return set_in_print(rng, draw_new(rng, exclude, draw_problem))
-    return "", computations(rng) if kind < 0.93 else sentences(rng)
+    if kind < 0.91:
+        return draw_accounts(rng) if kind < 0.87 else belongings(rng)
+    return "", computations(rng) if kind < 0.96 else sentences(rng)
+
+
+def belongings(rng: random.Random) -> list[str]:
+    """Who has how many of something, and lines that ask for them by name: learning to look up, and nothing else."""
+    people, items = rng.sample(NAMES, rng.randint(2, _MOST_PEOPLE)), rng.choice(THINGS)[1]
+    counts = {person: _operand(rng, LARGEST_GIVEN) for person in people}
+    has = rng.choice(("has", "has", "had", "owns"))
+    parts = ["; ".join(f"{person} {has} {count} {items}" for person, count in counts.items()) + ".\n"]
+    for person in rng.choices(people, k=len(people) + 2):
+        parts[-1] += f"the {items} of {person}:"
+        parts += [f" {counts[person]}\n", ""]
+    return parts
 
 
 def computations(rng: random.Random) -> str:

@@ -181,7 +181,7 @@ QUESTIONS = {
         ("How old are {X} and {Y} together?",),
         "how old {X} and {Y} are together",
         "S",
-        (Step("S = X + Y", "add both ages", "both ages", "years"),),
+        (Step("S = X + Y", "add the ages of {X} and {Y}", "both ages", "years"),),
     ),
     "pieces": Question(
         ("How many pieces are there?", "How many pieces does that make?"), "how many pieces there are", "P"

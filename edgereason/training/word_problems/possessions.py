@@ -66,7 +66,7 @@ CLAUSES = {
         "{X} has {b} more than {a:times} as many as {Y}",
         (
             Step("T = Y * a", "multiply the {items} of {Y} by {a}", "the multiple", "{items}"),
-            _own("X = T + b", "add {b}"),
+            _own("X = T + b", "add {b} to these"),
         ),
         {"a": PARTS, "b": TENS},
     ),
@@ -75,7 +75,7 @@ CLAUSES = {
         "{X} has {b} fewer than {a:times} as many as {Y}",
         (
             Step("T = Y * a", "multiply the {items} of {Y} by {a}", "the multiple", "{items}"),
-            _own("X = T - b", "subtract {b}"),
+            _own("X = T - b", "subtract {b} from these"),
         ),
         {"a": PARTS, "b": TENS},
     ),
@@ -87,7 +87,7 @@ CLAUSES = {
             "[On {day}, |Later, |]{X} [buys|finds|wins|bought|found] another {a} {items}.",
         ),
         "{X} gets {a} more",
-        (_own("X = X + a", "add the {a} that {X} gets"),),
+        (_own("X = X + a", "add {a} to the {items} of {X}"),),
         {"a": COUNT},
     ),
     "gains_daily": Clause(
@@ -132,7 +132,7 @@ CLAUSES = {
             "[On {day}, |Later, |]{a} of {X}'s {items} [get lost|break|are sold|are given away].",
         ),
         "{a} of {X}'s {items} are gone",
-        (_own("X = X - a", "subtract the {a} that are gone"),),
+        (_own("X = X - a", "subtract {a} from the {items} of {X}"),),
         {"a": COUNT},
     ),
     "has_and_loses": Clause(
@@ -141,7 +141,7 @@ CLAUSES = {
             "{X} had {a} {items} and [lost|gave away|sold|{used}] {b}[ of them|].",
         ),
         "{X} has {a} {items}; {b} of {X}'s {items} are gone",
-        (Step("X = a", "", _OWN, "{items}"), _own("X = X - b", "subtract the {b} that are gone")),
+        (Step("X = a", "", _OWN, "{items}"), _own("X = X - b", "subtract {b} from the {items} of {X}")),
         {"a": COUNT, "b": COUNT},
     ),
     "has_and_gains": Clause(
@@ -150,7 +150,7 @@ CLAUSES = {
             "{X} had {a} {items} and [got|bought|found|won] {b} more.",
         ),
         "{X} has {a} {items}; {X} gets {b} more",
-        (Step("X = a", "", _OWN, "{items}"), _own("X = X + b", "add the {b} that {X} gets")),
+        (Step("X = a", "", _OWN, "{items}"), _own("X = X + b", "add {b} to the {items} of {X}")),
         {"a": COUNT, "b": COUNT},
     ),
     "loses_part": Clause(
@@ -161,7 +161,7 @@ CLAUSES = {
         "{a:part} of {X}'s {items} are gone",
         (
             Step("L = X / a", "divide the {items} of {X} by {a}", "the {items} that are gone", "{items}"),
-            _own("X = X - L", "subtract these"),
+            _own("X = X - L", "subtract these from the {items} of {X}"),
         ),
         {"a": PARTS},
     ),
@@ -173,7 +173,7 @@ CLAUSES = {
         "{a:percent} of {X}'s {items} are gone",
         (
             Step("L = X * a / 100", "take {a:percent} of the {items} of {X}", "the {items} that are gone", "{items}"),
-            _own("X = X - L", "subtract these"),
+            _own("X = X - L", "subtract these from the {items} of {X}"),
         ),
         {"a": (5, 90)},
     ),
@@ -185,8 +185,8 @@ CLAUSES = {
         ),
         "{X} gives {a} to {Y}",
         (
-            _own("X = X - a", "subtract the {a} that {X} gives"),
-            Step("Y = Y + a", "add the {a} that {Y} gets", "the {items} of {Y}", "{items}"),
+            _own("X = X - a", "subtract {a} from the {items} of {X}"),
+            Step("Y = Y + a", "add {a} to the {items} of {Y}", "the {items} of {Y}", "{items}"),
         ),
         {"a": COUNT},
     ),
@@ -197,8 +197,8 @@ CLAUSES = {
         ),
         "{X} gets {a} more; {X} gives {b} to {Y}",
         (
-            _own("X = X + a", "add the {a} that {X} gets"),
-            _own("X = X - b", "subtract the {b} that {X} gives"),
+            _own("X = X + a", "add {a} to the {items} of {X}"),
+            _own("X = X - b", "subtract {b} from the {items} of {X}"),
         ),
         {"a": COUNT, "b": COUNT},
     ),
@@ -208,7 +208,7 @@ CLAUSES = {
             "{X} [loses|sells|gives away|{uses}] {a} {items} and [buys|gets|finds] {b} others.",
         ),
         "{a} of {X}'s {items} are gone; {X} gets {b} more",
-        (_own("X = X - a", "subtract the {a} that are gone"), _own("X = X + b", "add the {b} that {X} gets")),
+        (_own("X = X - a", "subtract {a} from the {items} of {X}"), _own("X = X + b", "add {b} to the {items} of {X}")),
         {"a": COUNT, "b": COUNT},
     ),
     "have": Clause(
@@ -256,7 +256,7 @@ CLAUSES = {
 
 QUESTIONS = {
     "count": Question(
-        ("How many {items} does {X} have [now|left|then]?", "How many {items} are {X.his} in the end?"),
+        ("How many {items} does {X} have [now|left|then|in the end]?",),
         "how many {items} {X} has in the end",
         "X",
     ),

@@ -13,6 +13,7 @@ from itertools import islice
 from edgereason.calculator import evaluate, written
 from edgereason.training.problems import Problem, question_key
 from edgereason.training.word_problems.clause import Clause, Question, Range, Step
+from edgereason.training.word_problems.possessions import CLAUSES
 from edgereason.training.word_problems.structures import KNOWN, Pool, Structure
 from edgereason.training.words import FOOD, HE, choose, draw_words
 
@@ -22,14 +23,16 @@ LARGEST = 10_000
 """No result exceeds this."""
 
 _SLOT = re.compile(r"\{([A-Za-z]+)(?:([.:])(\w+))?\}")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeio])")
 _TIMES = {2: "twice"}
 _PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _PEOPLE = {"A": "name", "B": "other", "C": "third"}
 _ROUND = 5  # percentages are multiples of it
 
+_AN_AGE = "{X} is {n} years old."
 _DISTRACTORS = (
-    "{X} is {n} years old.",
+    _AN_AGE,
     "It is {n} minutes past two.",
     "{X} lives in a house with {n} windows.",
     "The {place} opens at {hour} o'clock.",
@@ -38,6 +41,10 @@ _DISTRACTORS = (
     "On {day}, {n} birds sit on the roof of the {place}.",
 )
 _DISTRACTED = 0.15
+_OWNS = CLAUSES["has"]
+_CHANGING = [CLAUSES[name] for name in ("gains", "loses", "more", "fewer", "gives")]
+_CHANGES = (2, 6)
+"""How often amounts change in accounts."""
 _TRIES = 50
 """How often numbers are drawn for a structure; of some, few or none come out even, and another takes their place."""
 
@@ -54,10 +61,15 @@ class _Amount:
 
 @dataclass
 class _Story:
-    """A story that is being told."""
+    """A story that is being told.
+
+    Attributes:
+        people: Who has occurred so far.
+    """
 
     rng: random.Random
     words: dict[str, str]
+    people: set[str] = field(default_factory=set)
     amounts: dict[str, _Amount] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
     given: list[str] = field(default_factory=list)
@@ -65,13 +77,27 @@ class _Story:
     work: list[str] = field(default_factory=list)
     result: Fraction = Fraction(0)
 
+    def note(self, clause: Clause, people: str) -> None:
+        """Take a clause into what is given, without a sentence."""
+        _, note = self.tell(clause, clause.says, clause.given, people)
+        self.given.append(note)
+
     def tell(self, part: Clause | Question, says: Sequence[str], note: str, people: str) -> tuple[str, str]:
         """Draw a part's numbers and take its steps; returns its sentence and guidance's note of it, slots filled."""
         who = dict(zip("XYZ", people, strict=False))
         numbers = {name: _draw(self.rng, name, limits, says) for name, limits in part.numbers.items()}
         for step in part.steps:
             self._take(step, who, numbers)
-        return self._fill(choose(self.rng, self.rng.choice(says)), who, numbers), self._fill(note, who, numbers)
+        clear = [text for text in says if not self._ambiguous(text, who)]
+        self.people.update(who.values())
+        return self._fill(choose(self.rng, self.rng.choice(clear)), who, numbers), self._fill(note, who, numbers)
+
+    def _ambiguous(self, text: str, who: Mapping[str, str]) -> bool:
+        """Whether a sentence begins with "he" or "she" where two of those whom it could mean have occurred."""
+        if not text.startswith("{X.He}"):
+            return False
+        pronouns = [self.words[_PEOPLE[person]] in HE for person in (who["X"], *sorted(self.people - {who["X"]}))]
+        return pronouns[0] in pronouns[1:]
 
     def _take(self, step: Step, who: Mapping[str, str], numbers: Mapping[str, int]) -> None:
         target, _, right = step.computes.partition(" = ")
@@ -82,12 +108,14 @@ class _Story:
         value = evaluate(expression)
         if value is None or value.denominator != 1 or not 1 <= value <= LARGEST:
             raise _ImpossibleError
+        known = [self.amounts[name] for name in names if name in self.amounts]
         label = self._fill(step.result, who, numbers)
         self.amounts[who.get(target, target.lower())] = _Amount(label, value)
         if step.plan:
             self.plan.append(self._fill(step.plan, who, numbers))
-            unit = self._fill(step.unit, who, numbers)
-            self.work.append(f"{label}: {expression} = <<{expression}={written(value)}>>{written(value)} {unit}")
+            said = _looked_up(known, first=names[0] in self.amounts)
+            result = f"{written(value)}; {label}: {written(value)} {self._fill(step.unit, who, numbers)}"
+            self.work.append(f"{said}{expression} = <<{expression}={written(value)}>>{result}")
 
     def _fill(self, template: str, who: Mapping[str, str], numbers: Mapping[str, int]) -> str:
         def value(match: re.Match[str]) -> str:
@@ -99,12 +127,14 @@ class _Story:
                 return _number(numbers[slot], form)
             return self.words[slot]
 
-        return _SLOT.sub(value, template)
+        return _ARTICLE.sub(r"\1n ", _SLOT.sub(value, template))
 
     def distract(self) -> None:
         """Say something that has nothing to do with the question."""
         numbers = {"n": self.rng.randint(2, 90), "hour": self.rng.randint(6, 11)}
-        sentence = self._fill(self.rng.choice(_DISTRACTORS), {"X": "A"}, numbers)
+        about_ages = any(amount.label.startswith("the age of") for amount in self.amounts.values())
+        says = [text for text in _DISTRACTORS if not (about_ages and text == _AN_AGE)]  # it would contradict the story
+        sentence = self._fill(self.rng.choice(says), {"X": "A"}, numbers)
         self.sentences.insert(self.rng.randint(0, len(self.sentences)), sentence)
 
 
@@ -115,6 +145,24 @@ def draw_problem(rng: random.Random, structures: Pool = KNOWN) -> Problem:
         for _ in range(_TRIES):
             with suppress(_ImpossibleError):
                 return _tell(_Story(rng, _draw_words(rng)), structure)
+
+
+def draw_accounts(rng: random.Random) -> tuple[str, str]:
+    """What three people own while it changes hands, told as a guidance tells it; nothing is asked.
+
+    It teaches whose amount a step means, and what it is by now.
+
+    Returns:
+        What is given with the steps, and the steps' work; the state of `rng` determines them.
+    """
+    while True:
+        story = _Story(rng, _draw_words(rng))
+        with suppress(_ImpossibleError):
+            for person in rng.sample("ABC", 3):
+                story.note(_OWNS, person)
+            for _ in range(rng.randint(*_CHANGES)):
+                story.note(rng.choice(_CHANGING), "".join(rng.sample("ABC", 2)))
+            return f"Given: {'; '.join(story.given)}.\nSteps: {', then '.join(story.plan)}.\n", "\n".join(story.work)
 
 
 def problems(seed: int | str, exclude: Collection[str] = frozenset(), structures: Pool = KNOWN) -> Iterator[Problem]:
@@ -164,6 +212,13 @@ def _draw_words(rng: random.Random) -> dict[str, str]:
         "uses": "eats" if eaten else "uses",
         "used": "ate" if eaten else "used",
     }
+
+
+def _looked_up(amounts: Sequence[_Amount], first: bool) -> str:
+    """The amounts that an expression needs, by name, so that each is found by what stands before it."""
+    if first and len(amounts) == 1:
+        return f"{amounts[0].label}: "
+    return "".join(f"{amount.label}: {written(amount.value)}; " for amount in amounts)
 
 
 def _draw(rng: random.Random, name: str, limits: Range, says: Sequence[str]) -> int:
