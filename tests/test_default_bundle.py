@@ -27,4 +27,4 @@ def test_it_answers_held_out_problems() -> None:
         problems = [json.loads(line) for line in lines]
         finals = [reasoner.ask(problem["question"]).final or "" for problem in problems]
     right = sum(same_result(final, problem["result"]) for final, problem in zip(finals, problems, strict=True))
-    assert right >= 32  # the bar is 80% of 200 problems
+    assert right >= 38  # the bar is 95% of 500 problems
