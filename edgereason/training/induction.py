@@ -4,7 +4,7 @@
 stands a token or two back, at the question as at each amount, and a head of the next layer has to compare the two: an
 induction head (arXiv 2209.11895). Neither is of use without the other, so that a model of ten million parameters does
 not find them: after 1.8 million tokens of nothing but such lists it took any of the amounts. A model that starts with
-both knows the right one of 204 names in half of the cases after 25 steps, and in 95 of 100 after 125. Structure at the
+both, on lists of 204 names, takes the right one in 38 of 100 cases after 25 steps and in 92 after 100. Structure at the
 start instead of data: compare mimetic initialization, arXiv 2305.09828.
 """
 
