@@ -74,7 +74,8 @@ REFINED = Training("refined", "refine", _ANSWERS, _REFINE, SUPERVISED)
 PROCESSED = Training("processed", "process", _ANSWERS, _PROCESS, SUPERVISED)
 GUIDANCE = Training("guidance", "guidance", _GUIDANCES)
 GUIDED = Training("guided", "answer", _GUIDANCES | _ANSWERS)
-RATIONALE = Training("rationale", "guidance", _RATIONALES)
+# The base has read a last line behind all computations; after three epochs a rationale does not end before it.
+RATIONALE = Training("rationale", "guidance", _RATIONALES, _LONGER)
 INFERENCE = Training("inference", "answer", _INFERENCES)
 
 

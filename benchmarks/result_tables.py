@@ -100,8 +100,9 @@ Adapters of rank 16 on the base in `examples/{model.name}`, each from the same {
 steps ([the recipes](recipes.md)), in 16 bits on the native engine. The base has read such problems in plain text
 before. Few examples and one small model: this shows that the recipes work and what they do here, not which method is
 best. The data are the questions, with what the method learns from: worked answers, guidances, or an answer's
-computations and its last line. Self-refinement and process feedback begin with the supervised adapter, and see its
-questions and results again.
+computations and its last line. Sci-CoT's rationales are trained for six epochs: after three they seldom end, since the
+base has read a last line behind all computations. Self-refinement and process feedback begin with the supervised
+adapter, and see its questions and results again.
 
 """
     text += "\n".join(commands)
