@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from edgereason.prompts import ANSWER, GUIDANCE, Prompt
-from edgereason.training.loop import compile_blocks, train
+from edgereason.training.loop import blocks, train
 from edgereason.training.problems import Problem
 from edgereason.training.tokenizer import TURN_END
 
@@ -83,17 +83,15 @@ def train_adapter(
         [weight for weight in model.parameters() if weight.requires_grad], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0
     )
 
-    body = compile_blocks(base) if compiled else base.model
+    with blocks(base, compiled) as body:
 
-    def loss_at(step: int) -> Tensor:
-        rng = random.Random(f"{seed}/{stage.name}/{step}")
-        samples = [draw_sample(tokenizer, stage, draw(rng), rng) for _ in range(batch)]
-        ids, targets = pad(samples, tokenizer.pad_token_id, _WIDTHS if compiled else 1)
-        return completion_loss(body, base.lm_head, ids.to(base.device), targets.to(base.device))
+        def loss_at(step: int) -> Tensor:
+            rng = random.Random(f"{seed}/{stage.name}/{step}")
+            samples = [draw_sample(tokenizer, stage, draw(rng), rng) for _ in range(batch)]
+            ids, targets = pad(samples, tokenizer.pad_token_id, _WIDTHS if compiled else 1)
+            return completion_loss(body, base.lm_head, ids.to(base.device), targets.to(base.device))
 
-    losses = train(stage.name, model, [optimizer], loss_at, steps, checkpoint)
-    base.set_attn_implementation("sdpa")
-    return model, losses
+        return model, train(stage.name, model, [optimizer], loss_at, steps, checkpoint)
 
 
 def draw_sample(

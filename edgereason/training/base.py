@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from edgereason.training.loop import compile_blocks, train
+from edgereason.training.loop import blocks, train
 from edgereason.training.tokenizer import TURN_END
 
 CONTEXT = 1024
@@ -80,16 +80,15 @@ def pretrain(
         start(model)
 
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    body = compile_blocks(model) if compiled else model.model
+    with blocks(model, compiled) as body:
 
-    def loss_at(step: int) -> Tensor:
-        first = step * batch
-        rows = [pack_row(tokenizer, draw, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
-        ids, weights = (torch.tensor(values, device=model.device) for values in zip(*rows, strict=True))
-        return next_token_loss(body, model.lm_head, ids, weights)
+        def loss_at(step: int) -> Tensor:
+            first = step * batch
+            rows = [pack_row(tokenizer, draw, f"{seed}/row/{first + row}", length + 1) for row in range(batch)]
+            ids, weights = (torch.tensor(values, device=model.device) for values in zip(*rows, strict=True))
+            return next_token_loss(body, model.lm_head, ids, weights)
 
-    losses = train("base", model, _optimizers(model, rate), loss_at, steps, checkpoint, round_from=0.4)
-    model.set_attn_implementation("sdpa")
+        losses = train("base", model, _optimizers(model, rate), loss_at, steps, checkpoint, round_from=0.4)
     return model.to(torch.bfloat16).to(torch.float32), losses
 
 

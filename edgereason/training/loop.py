@@ -74,12 +74,23 @@ def train(
     return losses
 
 
-def compile_blocks(model: LlamaForCausalLM) -> nn.Module:
-    """A model's blocks, compiled; on a CPU with attention as products and a softmax, which fuse: torch's is slower."""
+@contextmanager
+def blocks(model: LlamaForCausalLM, compiled: bool) -> Iterator[nn.Module]:
+    """A model's blocks to train with, as they are or compiled.
+
+    On a CPU attention is compiled as products and a softmax, which fuse: torch's own is slower. The model has its usual
+    attention again afterwards.
+    """
+    if not compiled:
+        yield model.model
+        return
     if model.device.type == "cpu":
         model.set_attn_implementation("eager")
     torch.compiler.reset()  # blocks that another training compiled count against a limit of widths
-    return cast(nn.Module, torch.compile(model.model, dynamic=False))
+    try:
+        yield cast(nn.Module, torch.compile(model.model, dynamic=False))
+    finally:
+        model.set_attn_implementation("sdpa")
 
 
 def round_to_int4(weight: Tensor, group: int = 32) -> Tensor:

@@ -96,8 +96,8 @@ class _Story:
         """Whether a sentence begins with "he" or "she" where two of those whom it could mean have occurred."""
         if not text.startswith("{X.He}"):
             return False
-        pronouns = [self.words[_PEOPLE[person]] in HE for person in (who["X"], *sorted(self.people - {who["X"]}))]
-        return pronouns[0] in pronouns[1:]
+        he = self.words[_PEOPLE[who["X"]]] in HE
+        return any((self.words[_PEOPLE[other]] in HE) == he for other in self.people - {who["X"]})
 
     def _take(self, step: Step, who: Mapping[str, str], numbers: Mapping[str, int]) -> None:
         target, _, right = step.computes.partition(" = ")
