@@ -57,11 +57,11 @@ def watched() -> Iterator[list[int]]:
 
 def write(checkpoint: Path, method: str, tokens: int) -> None:
     """What a child does for a way of rounding."""
-    from edgereason.export.calibration import Calibration
-    from edgereason.export.inputs import open_base
-    from edgereason.export.merge import merge
+    from edgereason.export.formats.stage_writers import write_model
+    from edgereason.export.inputs.base_model import open_base
+    from edgereason.export.inputs.merge import merge
+    from edgereason.export.quantization.calibration import Calibration
     from edgereason.export.settings import Settings
-    from edgereason.export.writers import write_model
 
     out = checkpoint.parent / "exported"
     shutil.rmtree(out, ignore_errors=True)
@@ -77,10 +77,10 @@ def write(checkpoint: Path, method: str, tokens: int) -> None:
 def compute_reference(checkpoint: Path) -> None:
     """What a child does for the reference: each text is continued and read."""
     from edgereason.export.fidelity.distance import make_texts
-    from edgereason.export.fidelity.streamed import StreamedWitness
-    from edgereason.export.inputs import open_base
-    from edgereason.export.merge import merge
-    from edgereason.export.skeleton import empty_model
+    from edgereason.export.fidelity.layerwise_model import StreamedWitness
+    from edgereason.export.inputs.base_model import open_base
+    from edgereason.export.inputs.merge import merge
+    from edgereason.export.inputs.skeleton import empty_model
 
     weights = merge(open_base(checkpoint))
     witness = StreamedWitness(empty_model(weights.config), weights.__getitem__)

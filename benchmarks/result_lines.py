@@ -14,7 +14,7 @@ from edgereason.evaluation import Problem, Report, Row, Way, evaluate
 from edgereason.evaluation.comparison import Comparison, compare
 from edgereason.evaluation.measuring import TWO_STAGE
 from edgereason.export import export
-from edgereason.pipeline import Reasoner, load
+from edgereason.pipeline.reasoner import Reasoner, load
 
 Make = Callable[[Path], Path]
 """Makes a bundle below a directory of work, where it is not there yet, and says where it lies."""

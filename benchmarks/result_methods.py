@@ -15,8 +15,8 @@ from result_lines import Make, digest, exported
 
 from edgereason.errors import EdgeReasonError
 from edgereason.files import new_file
-from edgereason.training.problems import Problem, problems, question_key
-from edgereason.training.two_steps import TWO_STEPS
+from edgereason.problems.arithmetic.generator import Problem, problems, question_key
+from edgereason.problems.arithmetic.two_steps import TWO_STEPS
 
 DEMONSTRATIONS = 64
 """Enough for the form of an answer; with a few hundred, every method gets nearly everything right here."""

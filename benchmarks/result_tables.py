@@ -11,7 +11,7 @@ from result_lines import Line, Table, exported
 from edgereason.evaluation import Problem, Way, read_problems
 from edgereason.evaluation.measuring import Mode
 from edgereason.files import read_json
-from edgereason.prompts import Prompt
+from edgereason.text.prompts import Prompt
 
 METHOD_PROBLEMS = 400
 

@@ -18,7 +18,7 @@ from result_page import page
 from result_tables import TABLES
 from rich.console import Console
 
-from edgereason.cli.progress import export_progress
+from edgereason.cli.display.progress import export_progress
 from edgereason.errors import EdgeReasonError
 from edgereason.files import new_file
 

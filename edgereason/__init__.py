@@ -13,14 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgereason.batch import Outcome
-    from edgereason.bundle import Bundle
+    from edgereason.bundle import Bundle, Sampling
+    from edgereason.decoding.timings import StageTimings
     from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, ExportError, UsageError
-    from edgereason.generate import Sampling, StageTimings
     from edgereason.language_model import LanguageModel, load_model
-    from edgereason.pipeline import Reasoner, load
-    from edgereason.results import Event, Result, Timings
-    from edgereason.techniques import Techniques
+    from edgereason.pipeline.batch import Outcome
+    from edgereason.pipeline.reasoner import Reasoner, load
+    from edgereason.pipeline.results import Event, Result, Timings
+    from edgereason.prefill.optimizations import Techniques
 
 __version__ = "0.1.0"
 
@@ -31,18 +31,18 @@ _HOMES = {
     "ContextError": "errors",
     "EdgeReasonError": "errors",
     "EngineError": "errors",
-    "Event": "results",
+    "Event": "pipeline.results",
     "ExportError": "errors",
     "LanguageModel": "language_model",
-    "Outcome": "batch",
-    "Reasoner": "pipeline",
-    "Result": "results",
-    "Sampling": "generate",
-    "StageTimings": "generate",
-    "Techniques": "techniques",
-    "Timings": "results",
+    "Outcome": "pipeline.batch",
+    "Reasoner": "pipeline.reasoner",
+    "Result": "pipeline.results",
+    "Sampling": "bundle",
+    "StageTimings": "decoding.timings",
+    "Techniques": "prefill.optimizations",
+    "Timings": "pipeline.results",
     "UsageError": "errors",
-    "load": "pipeline",
+    "load": "pipeline.reasoner",
     "load_model": "language_model",
 }
 

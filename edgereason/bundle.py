@@ -20,22 +20,15 @@ manifest's sizes and SHA-256 sums when it is opened.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgereason.engines import FORMATS
-from edgereason.errors import BundleError, ExportError, UsageError
-from edgereason.files import sync
-from edgereason.generate import Sampling
-from edgereason.prompts import Prompt
+from edgereason.errors import BundleError, UsageError
+from edgereason.files import file_sha256
+from edgereason.text.prompts import Prompt
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
@@ -44,10 +37,61 @@ CACHE = "cache"
 """A directory that comes and goes with use. The manifest says nothing of it, and no check minds it."""
 BASE = "base"
 """The directory of the model that both stages share."""
+FORMATS = {"native": "native", "gguf": "llama.cpp", "onnx": "onnx", "gptq": "native"}
+"""Which engine runs which bundle format."""
 LAYOUTS = ("merged", "shared")
 """One set of weights for each stage, or one base with two adapters."""
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 """The example model, native int4, which ships inside the package."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the most probable token (greedy); larger values flatten the distribution.
+        top_k: Keep the k most probable tokens; 0 keeps all.
+        top_p: Keep the smallest set of tokens whose probabilities add up to p (Holtzman et al., arXiv 1904.09751).
+        min_p: Keep tokens at least min_p times as probable as the best one (Nguyen et al., arXiv 2407.01082).
+        repetition_penalty: Divide the positive, multiply the negative logits of tokens seen before
+            (Keskar et al., arXiv 1909.05858); 1 leaves them.
+        seed: Makes sampling repeatable; None draws a new seed each time.
+
+    Raises:
+        UsageError: a value is outside of its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature": 0 <= self.temperature < float("inf"),
+            "top-k": self.top_k >= 0,
+            "top-p": 0 < self.top_p <= 1,
+            "min-p": 0 <= self.min_p <= 1,
+            "repetition-penalty": 0 < self.repetition_penalty < float("inf"),
+            "seed": self.seed is None or self.seed >= 0,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                value = getattr(self, name.replace("-", "_"))
+                raise UsageError(f"{name} is {value}, which is outside of its range.", _RANGES[name])
+
+
+_RANGES = {
+    "temperature": "Give 0 for greedy decoding, or a positive number.",
+    "top-k": "Give 0 to keep all tokens, or how many to keep.",
+    "top-p": "Give a number above 0 and at most 1.",
+    "min-p": "Give a number from 0 to 1.",
+    "repetition-penalty": "Give a positive number; 1 leaves repetition alone.",
+    "seed": "Give 0 or a positive integer.",
+}
 
 
 @dataclass(frozen=True)
@@ -241,64 +285,12 @@ class Bundle:
         (self.path / MANIFEST).write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
-    """A directory to write into that becomes `out` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
-    """
-    if out.exists() and not replace:
-        raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        publish(partial, out)
-    except OSError as error:
-        raise ExportError(
-            f"{out} could not be written: {error.strerror or error}.",
-            "Free some space, or give an --out on another disk.",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def publish(complete: Path, out: Path) -> None:
-    """Force a directory to the disk and give it its final name, in place of what has it.
-
-    Raises:
-        OSError: the disk is full or refuses.
-    """
-    for file in complete.rglob("*"):
-        sync(file)
-    if out.exists():
-        # Two renames, so that at no moment a half-written directory has the final name.
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        out.rename(old)
-        complete.rename(out)
-        shutil.rmtree(old)
-    else:
-        complete.rename(out)
-    sync(out.parent)
-
-
 def record_files(directory: Path) -> dict[str, FileRecord]:
     """Sizes and sums of every file below `directory` but the manifest."""
     files = sorted(file for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST)
     return {
         file.relative_to(directory).as_posix(): FileRecord(file.stat().st_size, file_sha256(file)) for file in files
     }
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_size(bundle: Path, name: str, record: FileRecord) -> None:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgereason.engines import ENGINES
-from edgereason.engines.cpu import cpu_model, fitting_threads
 from edgereason.engines.probe import Verdict, probe
+from edgereason.hardware import cpu_model, fitting_threads
 from edgereason.kernels import cpu as kernels
 
 
@@ -53,7 +53,7 @@ def examine() -> Examination:
 
 
 def _llama_has_gpu() -> bool:
-    from edgereason.llama_library import llama_library
+    from edgereason.checkpoints.llama_library import llama_library
 
     return bool(llama_library().llama_supports_gpu_offload())
 

@@ -1,15 +1,17 @@
-"""JSON files read with errors that name them, and files that are written whole or not at all."""
+"""JSON files read with errors that name them, and files and directories that are written whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgereason.errors import BundleError
+from edgereason.errors import BundleError, ExportError
 
 _DAMAGED = "Copy or export the model again."
 
@@ -48,6 +50,49 @@ def new_file(out: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
+    """A directory to write into that becomes `out` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
+    """
+    if out.exists() and not replace:
+        raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        publish(partial, out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} could not be written: {error.strerror or error}.",
+            "Free some space, or give an --out on another disk.",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(complete: Path, out: Path) -> None:
+    """Force a directory to the disk and give it its final name, in place of what has it.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    for file in complete.rglob("*"):
+        sync(file)
+    if out.exists():
+        # Two renames, so that at no moment a half-written directory has the final name.
+        old = out.with_name(f".{out.name}.{os.getpid()}.old")
+        out.rename(old)
+        complete.rename(out)
+        shutil.rmtree(old)
+    else:
+        complete.rename(out)
+    sync(out.parent)
+
+
 def sync(path: Path) -> None:
     """Force a file's or directory's contents to the disk, where the system knows how."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open directories
@@ -57,6 +102,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def user_cache() -> Path:

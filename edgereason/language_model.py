@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgereason.bundle import BASE
+from edgereason.bundle import BASE, Sampling
+from edgereason.decoding.loop import decode_ids
+from edgereason.decoding.sampling import Sampler
 from edgereason.engines import has_adapter, open_engine
 from edgereason.engines.base import Engine, Logits, Session, Tokenizing
 from edgereason.errors import BundleError, UsageError
-from edgereason.generate import Sampler, Sampling, decode_ids
-from edgereason.tokenizer import TextTokenizer, Tokenizer
+from edgereason.text.tokenizer import TextTokenizer, Tokenizer
 
 
 class LanguageModel:

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from edgereason.bundle import DEFAULT_BUNDLE, STAGES
-from edgereason.engines.cpu import default_threads, fitting_threads
 from edgereason.errors import EdgeReasonError, EngineError, UsageError
+from edgereason.hardware import default_threads, fitting_threads
 from edgereason.language_model import LanguageModel
-from edgereason.pipeline import load
-from edgereason.results import Result, Timings
+from edgereason.pipeline.reasoner import load
+from edgereason.pipeline.results import Result, Timings
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 32
@@ -191,7 +191,7 @@ def _measure_here(bundle: Path, questions: int, threads: int | None, gpu_layers:
 
 
 def _question(number: int) -> str:
-    from edgereason.export.calibration import SHIPPED
+    from edgereason.export.quantization.calibration import SHIPPED
 
     lines = SHIPPED.read_text(encoding="utf-8").splitlines()
     return str(json.loads(lines[number % len(lines)])["question"])

@@ -15,13 +15,13 @@ from edgereason.bundle import BASE, STAGES, Bundle, Stage, record_files
 from edgereason.errors import EngineError, UsageError
 from edgereason.export.settings import Settings
 from edgereason.export.staging import staged
-from edgereason.prompts import DEFAULT_PROMPTS
+from edgereason.text.prompts import DEFAULT_PROMPTS
 
 if TYPE_CHECKING:
-    from edgereason.export.inputs import Adapter, Base
-    from edgereason.export.merge import MergedWeights
+    from edgereason.export.inputs.adapter_arguments import Source
+    from edgereason.export.inputs.base_model import Adapter, Base
+    from edgereason.export.inputs.merge import MergedWeights
     from edgereason.export.planning import Plan
-    from edgereason.export.sources import Source
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of its steps are done, and how many there are."""
@@ -76,12 +76,12 @@ def export(
     settings = Settings.of(options)
     job = _prepare(base, guidance_adapter, answer_adapter, answer_base, revision, reference_adapters or {}, settings)
     bases, adapters = job.bases, job.adapters
-    from edgereason.export.fidelity import origins
+    from edgereason.export.fidelity import references as origins
     from edgereason.export.fidelity.measure import prove
-    from edgereason.export.inputs import describe, fingerprint
+    from edgereason.export.formats.shared_layout import write_shared
+    from edgereason.export.formats.stage_writers import write_merged
+    from edgereason.export.inputs.base_model import describe, fingerprint
     from edgereason.export.planning import make_plan
-    from edgereason.export.shared import write_shared
-    from edgereason.export.writers import write_merged
 
     out = Path(out)
     make_plan(job.models, out, settings, timed=False).check()
@@ -161,11 +161,11 @@ def _prepare(
 ) -> _Job:
     """Everything that can go wrong before any work begins."""
     _require(settings.format)
-    from edgereason.export.inputs import open_base
-    from edgereason.export.merge import merge
-    from edgereason.export.pairing import check_pairing
-    from edgereason.export.shared import check_shared
-    from edgereason.export.sources import open_stage
+    from edgereason.export.formats.shared_layout import check_shared
+    from edgereason.export.inputs.adapter_arguments import open_stage
+    from edgereason.export.inputs.base_model import open_base
+    from edgereason.export.inputs.merge import merge
+    from edgereason.export.inputs.pairing import check_pairing
 
     if settings.layout == "shared" and answer_base is not None:
         raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgereason.errors import ExportError
-from edgereason.export.fidelity.streamed import streamed_memory_needed
-from edgereason.export.fidelity.witness import available_memory, memory_needed
-from edgereason.export.merge import MergedWeights
+from edgereason.export.fidelity.layerwise_model import streamed_memory_needed
+from edgereason.export.fidelity.reference_model import available_memory, memory_needed
+from edgereason.export.inputs.merge import MergedWeights
 from edgereason.export.settings import Settings
 
 _TABLES = ("model.embed_tokens.weight", "lm_head.weight")

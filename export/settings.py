@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgereason.bundle import file_sha256
 from edgereason.errors import UsageError
 from edgereason.export.fidelity.limits import parse_thresholds
 from edgereason.export.fidelity.questions import read_questions
+from edgereason.files import file_sha256
 
 FORMATS = ("native", "gguf", "onnx", "gptq")
 LAYOUTS = ("merged", "shared")
@@ -62,7 +62,7 @@ class Settings:
         static_groups: Groups are neighbouring inputs even with `act_order`.
         damping: What gptq adds to the diagonal of its statistics, as a share of its mean.
         clip_search: gptq narrows each group's range where that lowers the error.
-        calibration: A file of calibration text; see `edgereason.export.calibration`.
+        calibration: A file of calibration text; see `edgereason.export.quantization.calibration`.
         target_size: Most bytes of a model file: gptq gives 8 bits to the layers that gain most, as far as they fit.
         target_kl: gptq gives 8 bits to as few layers as bring the mean divergence from full precision on calibration
             text to this, in nats per token.

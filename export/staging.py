@@ -21,9 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from edgereason.bundle import publish
 from edgereason.errors import ExportError
-from edgereason.files import new_file, read_json, write_json
+from edgereason.files import new_file, publish, read_json, write_json
 
 
 @dataclass(frozen=True)

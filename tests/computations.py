@@ -16,7 +16,7 @@ from random_model import save_adapter, save_base
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from edgereason.prompts import ANSWER, GUIDANCE
+from edgereason.text.prompts import ANSWER, GUIDANCE
 
 _DUE = re.compile(r"<<([^<>=]*)=$")
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}

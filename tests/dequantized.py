@@ -8,8 +8,8 @@ import torch
 from safetensors.numpy import load_file
 from transformers import PreTrainedModel
 
+from edgereason.checkpoints.weights import FUSED, Weights
 from edgereason.kernels.packing import PackedWeight
-from edgereason.weights import FUSED, Weights
 
 
 def load_dequantized(model: PreTrainedModel, directory: Path) -> None:

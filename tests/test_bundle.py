@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from edgereason.bundle import Bundle, new_directory
+from edgereason.bundle import Bundle
 from edgereason.errors import BundleError, ExportError, UsageError
+from edgereason.files import new_directory
 
 Change = Callable[[Any], Any]
 
@@ -155,7 +156,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from edgereason.bundle import new_directory
+from edgereason.files import new_directory
 from edgereason.errors import ExportError
 try:
     with new_directory(Path({str(tmp_path / "out")!r})) as staging:

@@ -11,8 +11,8 @@ import pytest
 
 from edgereason import configuration, speed
 from edgereason.configuration import Configuration
-from edgereason.engines.cpu import default_threads, fitting_threads
 from edgereason.errors import EdgeReasonError, UsageError
+from edgereason.hardware import default_threads, fitting_threads
 
 PROGRAM = [sys.executable, "-m", "edgereason"]
 

@@ -14,9 +14,9 @@ def convert(checkpoint: Path, out: Path) -> int:
     """Write the engine's files into `out`; returns the bytes that one decoded token reads."""
     from safetensors import safe_open
 
-    from edgereason.export.inputs import open_base
-    from edgereason.export.merge import merge
-    from edgereason.export.native import Rounding, write_native
+    from edgereason.export.formats.native_writer import Rounding, write_native
+    from edgereason.export.inputs.base_model import open_base
+    from edgereason.export.inputs.merge import merge
 
     config = json.loads((checkpoint / "config.json").read_text())
     write_native(out, config, merge(open_base(checkpoint)), Rounding(4))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.onnx_writer import write_onnx
 from edgereason.export.gguf import write_gguf
-from edgereason.export.inputs import open_base
-from edgereason.export.merge import materialize, merge
-from edgereason.export.native import Rounding, write_native
-from edgereason.export.onnx import write_onnx
+from edgereason.export.inputs.base_model import open_base
+from edgereason.export.inputs.merge import materialize, merge
 
 
 def native(checkpoint: Path, out: Path) -> None:

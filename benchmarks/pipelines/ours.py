@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgereason.bundle import Bundle
-from edgereason.pipeline import Reasoner
-from edgereason.techniques import Techniques
+from edgereason.pipeline.reasoner import Reasoner
+from edgereason.prefill.optimizations import Techniques
 
 _NAMES = tuple(field.name for field in fields(Techniques))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import onnxruntime_genai as genai
 
-from edgereason.prompts import Prompt
-from edgereason.tokenizer import Tokenizer
+from edgereason.text.prompts import Prompt
+from edgereason.text.tokenizer import Tokenizer
 
 
 class Pipeline:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgereason.results import Event, Result
+    from edgereason.pipeline.results import Event, Result
 
 OUTSIDE = "outside of what this small model knows"
 
@@ -69,9 +69,9 @@ def ask(
     ] = None,
 ) -> None:
     """Answer a question in two stages: a guidance, then the answer that follows it."""
-    from edgereason.asking import Options
-    from edgereason.pipeline import load
-    from edgereason.techniques import Techniques
+    from edgereason.pipeline.options import Options
+    from edgereason.pipeline.reasoner import load
+    from edgereason.prefill.optimizations import Techniques
 
     given = None if guidance is None else _read_guidance(guidance, question)
     question = question if question is not None else sys.stdin.read()

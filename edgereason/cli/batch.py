@@ -11,7 +11,7 @@ import typer
 from edgereason.cli.options import Calculator, Engine, Seed, Temperature, Threads
 
 if TYPE_CHECKING:
-    from edgereason.batch_file import Progress
+    from edgereason.pipeline.batch_file import Progress
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
 
@@ -36,9 +36,9 @@ def batch(
     """Answer a file of questions, many at once; the same command goes on where it was interrupted."""
     from rich.console import Console
 
-    from edgereason.batch_file import answer_file
-    from edgereason.cli.progress import file_progress
-    from edgereason.pipeline import load
+    from edgereason.cli.display.progress import file_progress
+    from edgereason.pipeline.batch_file import answer_file
+    from edgereason.pipeline.reasoner import load
 
     console = Console(stderr=True, highlight=False)
     arguments = {

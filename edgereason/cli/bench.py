@@ -42,7 +42,7 @@ def bench(
     from rich.console import Console
 
     from edgereason import speed
-    from edgereason.cli.progress import rounds_progress
+    from edgereason.cli.display.progress import rounds_progress
 
     console = Console(highlight=False)
     if tune:
@@ -61,7 +61,7 @@ def bench(
 
 def _tune(bundle: Path | None, yes: bool, console: Console) -> None:
     from edgereason import configuration, speed
-    from edgereason.cli.progress import rounds_progress
+    from edgereason.cli.display.progress import rounds_progress
 
     with rounds_progress("measuring") as report:
         seconds = speed.best_threads(bundle, report)

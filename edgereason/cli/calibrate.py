@@ -42,10 +42,10 @@ def calibrate(
     """Find the confidence below which a question is outside of what a bundle's guidance model knows."""
     from rich.console import Console
 
-    from edgereason.cli.progress import rounds_progress
+    from edgereason.cli.display.progress import rounds_progress
     from edgereason.evaluation import problems_of
     from edgereason.evaluation.domain import confidences, find_domain
-    from edgereason.pipeline import load
+    from edgereason.pipeline.reasoner import load
 
     questions = {name: [problem.text for problem in problems_of(name, data_dir, limit)] for name in (known, *other)}
     with load(bundle, engine, threads) as reasoner:

@@ -14,7 +14,7 @@ from edgereason.cli.options import Calculator, Engine, Seed, Temperature, Thread
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgereason.conversation import Conversation
+    from edgereason.pipeline.conversation import Conversation
 
 HELP = """\
 Write a question and press Enter; a line that ends with \\ goes on in the next one.
@@ -43,8 +43,8 @@ def chat(
     """Ask one question after the other; /help tells what else there is."""
     from rich.console import Console
 
-    from edgereason.conversation import Conversation
-    from edgereason.pipeline import load
+    from edgereason.pipeline.conversation import Conversation
+    from edgereason.pipeline.reasoner import load
 
     options = {
         "guidance": guidance,

@@ -11,7 +11,7 @@ import typer
 from edgereason.cli.options import Threads
 
 if TYPE_CHECKING:
-    from edgereason.training.guides.writing import Statistics
+    from edgereason.training.data.guidance_writing import Statistics
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make training data.")
 
@@ -46,9 +46,9 @@ def guide(
     """
     from rich.console import Console
 
-    from edgereason.cli.progress import rounds_progress
-    from edgereason.training.guides.teacher import Wish, parse_kind
-    from edgereason.training.guides.writing import write_guides
+    from edgereason.cli.display.progress import rounds_progress
+    from edgereason.training.data.guidance_writing import write_guides
+    from edgereason.training.data.teacher import Wish, parse_kind
 
     wish = Wish(parse_kind(kind), samples, temperature, top_p, seed, max_tokens, size)
     try:
@@ -69,7 +69,7 @@ def convert(
     limit: Annotated[Optional[int], typer.Option(help="Take the first N problems only.")] = None,  # noqa: UP045
 ) -> None:
     """Bring a public data set into the form of training data."""
-    from edgereason.training.guides.conversion import convert as run
+    from edgereason.training.data.conversion import convert as run
 
     typer.echo(f"{out}: {run(source, out, limit)} examples", err=True)
 

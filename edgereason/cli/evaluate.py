@@ -46,11 +46,11 @@ def evaluate(
     """Measure how many problems a bundle answers right."""
     from rich.console import Console
 
-    from edgereason.cli.evaluation_tables import show_reports
-    from edgereason.cli.progress import evaluation_progress
+    from edgereason.cli.display.accuracy_tables import show_reports
+    from edgereason.cli.display.progress import evaluation_progress
     from edgereason.errors import UsageError
     from edgereason.evaluation import Way, problems_of, read_report, reports
-    from edgereason.pipeline import load
+    from edgereason.pipeline.reasoner import load
 
     if resume and json_path is None:
         raise UsageError("--resume goes on with a file, and none is given.", "Name it with --json.")

@@ -111,14 +111,14 @@ def export(
     from rich.console import Console
 
     from edgereason.bundle import STAGES
-    from edgereason.cli.plan import show_plan
-    from edgereason.cli.progress import export_progress, shown_warnings
+    from edgereason.cli.display.export_plan import show_plan
+    from edgereason.cli.display.progress import export_progress, shown_warnings
     from edgereason.cli.verify import show_fidelity
     from edgereason.errors import FidelityError
     from edgereason.export import export as run
     from edgereason.export import plan
+    from edgereason.export.inputs.adapter_arguments import parse_adapters, parse_references
     from edgereason.export.settings import parse_size
-    from edgereason.export.sources import parse_adapters, parse_references
 
     console = Console(stderr=True)
     inputs = (base, parse_adapters(guidance_adapter), parse_adapters(answer_adapter), out)

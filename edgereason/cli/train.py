@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgereason.cli.training import (
+from edgereason.cli.display.training_errors import (
     Accumulate,
     Adapter,
     Alpha,
@@ -73,11 +73,11 @@ def guidance(
 ) -> None:
     """Solution Guidance Fine-Tuning: learn to write guidances, from lines with question and guidance."""
     with training(out):
-        from edgereason.training.recipes.base import open_base
+        from edgereason.training.lisa import Lisa
+        from edgereason.training.lora_settings import ALL_LINEAR, Lora
         from edgereason.training.recipes.guidance import train_guidance
-        from edgereason.training.recipes.lisa import Lisa
-        from edgereason.training.recipes.lora import ALL_LINEAR, Lora
-        from edgereason.training.recipes.trainer import Schedule
+        from edgereason.training.trainer import Schedule
+        from edgereason.training.training_base import open_base
 
         schedule = Schedule(
             epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
@@ -114,10 +114,10 @@ def answer(
 ) -> None:
     """Sci-CoT's answer inference: learn to answer, from lines with question, choices, guidance and answer."""
     with training(out):
+        from edgereason.training.lora_settings import ALL_LINEAR, Lora
         from edgereason.training.recipes.answer import train_answer
-        from edgereason.training.recipes.base import open_base
-        from edgereason.training.recipes.lora import ALL_LINEAR, Lora
-        from edgereason.training.recipes.trainer import Schedule
+        from edgereason.training.trainer import Schedule
+        from edgereason.training.training_base import open_base
 
         schedule = Schedule(
             epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
@@ -154,10 +154,10 @@ def refine(
 ) -> None:
     """Self-refine instruction tuning: sample answers to questions with results, and prefer the right ones (DPO)."""
     with training(out):
-        from edgereason.training.recipes.base import open_base
         from edgereason.training.recipes.refine import train_refine
-        from edgereason.training.recipes.sampling import Drawing
-        from edgereason.training.recipes.trainer import Schedule
+        from edgereason.training.sampling.sampling import Drawing
+        from edgereason.training.trainer import Schedule
+        from edgereason.training.training_base import open_base
 
         schedule = Schedule(
             epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
@@ -203,11 +203,11 @@ def process(
 ) -> None:
     """Self-iterative process feedback: learn which steps lead to right results, rank answers by that, prefer (ORPO)."""
     with training(out):
-        from edgereason.training.recipes.base import open_base
-        from edgereason.training.recipes.lora import Lora
+        from edgereason.training.lora_settings import Lora
         from edgereason.training.recipes.process import Feedback, train_process
-        from edgereason.training.recipes.sampling import Drawing
-        from edgereason.training.recipes.trainer import Schedule
+        from edgereason.training.sampling.sampling import Drawing
+        from edgereason.training.trainer import Schedule
+        from edgereason.training.training_base import open_base
 
         schedule = Schedule(
             epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory

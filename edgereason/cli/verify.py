@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgereason.bundle import Bundle
     from edgereason.export.fidelity import Report
-    from edgereason.export.fidelity.origins import Source
+    from edgereason.export.fidelity.references import Source
 
 
 def verify(
@@ -55,7 +55,7 @@ def verify(
     from rich.console import Console
 
     from edgereason.bundle import Bundle
-    from edgereason.cli.progress import export_progress
+    from edgereason.cli.display.progress import export_progress
     from edgereason.export.fidelity import parse_thresholds
 
     thresholds = parse_thresholds(threshold or [])
@@ -84,9 +84,9 @@ def _open_sources(
     bundle: Bundle, against: tuple[str, str, str], answer_base: str | None, references: list[str]
 ) -> dict[str, Source]:
     from edgereason.bundle import STAGES
-    from edgereason.export.fidelity.against import open_sources
+    from edgereason.export.fidelity.bundle_sources import open_sources
     from edgereason.export.fidelity.measure import require_memory
-    from edgereason.export.sources import parse_references, parse_stage
+    from edgereason.export.inputs.adapter_arguments import parse_references, parse_stage
 
     base, guidance, answer = against
     adapters = (parse_stage(guidance), parse_stage(answer))

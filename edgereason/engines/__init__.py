@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgereason.bundle import FORMATS
 from edgereason.engines.base import Engine
 from edgereason.errors import BundleError, UsageError
 
@@ -13,8 +14,6 @@ ENGINES = ("native", "llama.cpp", "onnx")
 _FILES = {"native": "model.safetensors", "llama.cpp": "model.gguf", "onnx": "model.onnx"}
 _SUFFIXES = {".safetensors": "native", ".gguf": "llama.cpp", ".onnx": "onnx"}
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter.gguf")
-FORMATS = {"native": "native", "gguf": "llama.cpp", "onnx": "onnx", "gptq": "native"}
-"""Which engine runs which bundle format."""
 
 
 def engine_for(path: Path) -> str:

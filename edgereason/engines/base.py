@@ -1,7 +1,7 @@
 """What an engine is: something that turns token ids into logits, and keeps a KV cache while it does.
 
-Everything else (sampling, stop tokens, text) is the decoding loop's, `edgereason.generate`, and is the same for all
-engines.
+Everything else (sampling, stop tokens, text) belongs to the decoding loop, `edgereason.decoding.loop`, and is the same
+for all engines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from edgereason.tokenizer import TextTokenizer
+    from edgereason.text.tokenizer import TextTokenizer
 
 Logits = npt.NDArray[np.float32]
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from edgereason.checkpoints.gguf_header import check_header
+from edgereason.checkpoints.gguf_tokenizer import GgufTokenizer
+from edgereason.checkpoints.llama_library import complaints, llama_library
 from edgereason.engines.base import Logits
-from edgereason.engines.cpu import default_threads
-from edgereason.engines.gguf_header import check_header
-from edgereason.engines.gguf_tokenizer import GgufTokenizer
 from edgereason.engines.probe import require
 from edgereason.errors import BundleError, ContextError, EngineError, UsageError
-from edgereason.llama_library import complaints, llama_library
+from edgereason.hardware import default_threads
 
 _BATCH = 512
 """Tokens that llama.cpp computes at once; a longer prompt goes in pieces."""

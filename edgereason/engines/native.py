@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 import edgereason.kernels.cpu as cpu
 from edgereason import models
-from edgereason.adapters import LoraAdapter, read_adapter
-from edgereason.engines import state
+from edgereason.checkpoints.lora import LoraAdapter, read_adapter
+from edgereason.checkpoints.weights import Weights
+from edgereason.engines import native_state as state
 from edgereason.engines.base import Logits
-from edgereason.engines.cpu import default_threads
 from edgereason.engines.native_adapters import attach_adapter, detach_adapter
 from edgereason.engines.native_session import NativeSession
 from edgereason.errors import BundleError, ContextError, EngineError, UsageError
+from edgereason.hardware import default_threads
 from edgereason.models import attention
 from edgereason.models.rope import Rope
-from edgereason.weights import Weights
 
 _CHUNK = 256
 """Tokens that are computed at once. More would not be faster, and take more memory."""

@@ -6,11 +6,11 @@ from types import ModuleType
 
 import numpy as np
 
-from edgereason.adapters import Lora, LoraAdapter
+from edgereason.checkpoints.lora import Lora, LoraAdapter
+from edgereason.checkpoints.weights import FloatWeight
 from edgereason.errors import BundleError
 from edgereason.kernels.packing import BFloat16
 from edgereason.models.projections import Projection
-from edgereason.weights import FloatWeight
 
 _TABLES = ("model.embed_tokens", "lm_head")
 """Weights that rows of all adapters share: the families' files give them no rows."""

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.engines.base import Logits
-from edgereason.engines.cpu import default_threads
 from edgereason.errors import BundleError, ContextError, EngineError, UsageError
+from edgereason.hardware import default_threads
 
 _BATCH = 512
 """Tokens that go through the graph at once: bounds the memory for attention scores."""

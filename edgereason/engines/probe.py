@@ -28,9 +28,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 import edgereason
-from edgereason.engines.cpu import cpu_model, has_amx
 from edgereason.errors import EdgeReasonError, EngineError
 from edgereason.files import user_cache
+from edgereason.hardware import cpu_model, has_amx
 
 MICRO_MODELS = Path(__file__).parent / "probes"
 """One micro model for each engine, and the logits that they give: `probes/make.py` made them."""

@@ -4,8 +4,8 @@ from edgereason.evaluation.accuracy import Accuracy, Row
 from edgereason.evaluation.comparison import Comparison, compare
 from edgereason.evaluation.data_sets import NAMES, problems_of
 from edgereason.evaluation.measuring import MODES, Way, measure, same_result
-from edgereason.evaluation.problems import Problem, read_problems
 from edgereason.evaluation.reports import Report, evaluate, read_report
+from edgereason.problems.records import Problem, read_problems
 
 __all__ = [
     "MODES",

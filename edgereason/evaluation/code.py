@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from edgereason.evaluation.confined import PASSED
-from edgereason.evaluation.problems import Problem
+from edgereason.problems.records import Problem
 
 TIME_S = 10.0
 MEMORY_MB = 1024

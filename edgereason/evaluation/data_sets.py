@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgereason.errors import UsageError
-from edgereason.evaluation.problems import Problem, read_problems
-from edgereason.training import problems as example_problems
-from edgereason.training import word_problems
+from edgereason.problems import word_problems
+from edgereason.problems.arithmetic import generator as example_problems
+from edgereason.problems.records import Problem, read_problems
 
 DIRECTORY = "EDGEREASON_DATA"
 """The environment variable that names the directory of data sets."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgereason.errors import UsageError
-from edgereason.pipeline import Reasoner
+from edgereason.pipeline.reasoner import Reasoner
 
 LEAST_KNOWN = 100
 """Questions that a threshold needs: a rate of 1 in 100 cannot be seen in fewer."""

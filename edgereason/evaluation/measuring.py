@@ -8,18 +8,18 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from edgereason.asking import Options
-from edgereason.batch import Outcome
-from edgereason.batching import DEFAULT_SIZE
+from edgereason.decoding.continuous_batching import DEFAULT_SIZE
 from edgereason.errors import ContextError, UsageError
 from edgereason.evaluation import code
 from edgereason.evaluation.accuracy import Accuracy, Row
-from edgereason.evaluation.extraction import extract
-from edgereason.evaluation.problems import Problem
-from edgereason.pipeline import Reasoner
-from edgereason.prompts import comparable
-from edgereason.results import Result
-from edgereason.voting import majority
+from edgereason.pipeline.batch import Outcome
+from edgereason.pipeline.options import Options
+from edgereason.pipeline.reasoner import Reasoner
+from edgereason.pipeline.results import Result
+from edgereason.pipeline.voting import majority
+from edgereason.problems.extraction import extract
+from edgereason.problems.final_result import comparable
+from edgereason.problems.records import Problem
 
 Mode = Literal["two-stage", "answer-only", "guidance-only"]
 MODES: tuple[Mode, ...] = get_args(Mode)

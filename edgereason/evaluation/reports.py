@@ -14,9 +14,9 @@ from edgereason.errors import BundleError, UsageError
 from edgereason.evaluation.accuracy import Accuracy, Row
 from edgereason.evaluation.comparison import Comparison, compare
 from edgereason.evaluation.measuring import TWO_STAGE, Way, measure
-from edgereason.evaluation.problems import Problem
 from edgereason.files import new_file, read_json, write_json
-from edgereason.pipeline import Reasoner
+from edgereason.pipeline.reasoner import Reasoner
+from edgereason.problems.records import Problem
 
 _ANOTHER = "Give another file, or leave --resume out."
 _EVERY_S = 5.0  # a file of a thousand transcripts is a megabyte: not written anew for each of them

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.models import attention
 from edgereason.models.attention import Angles, Attention
 from edgereason.models.config import (
@@ -27,7 +28,6 @@ from edgereason.models.config import (
     windows,
 )
 from edgereason.models.projections import Projection, Projections
-from edgereason.weights import Weights
 
 Float32 = npt.NDArray[np.float32]
 

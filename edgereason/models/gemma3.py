@@ -9,11 +9,11 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.errors import BundleError
 from edgereason.models.config import integer, layer_count, layer_types, windows
 from edgereason.models.gemma2 import Model, build, config, head, layers
 from edgereason.models.rope import Rope
-from edgereason.weights import Weights
 
 __all__ = ["head", "layers", "load"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.models import attention
 from edgereason.models.attention import Angles
 from edgereason.models.config import Config, flag, positive, read, refuse
 from edgereason.models.llama import Layer, Model, build
-from edgereason.weights import Weights
 
 Float32 = npt.NDArray[np.float32]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.models import attention
 from edgereason.models.attention import Angles, Attention
 from edgereason.models.config import Config, flag, read, refuse
 from edgereason.models.projections import Projection, Projections
-from edgereason.weights import Weights
 
 Float32 = npt.NDArray[np.float32]
 

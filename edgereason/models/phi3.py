@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.models.config import layer_count, read, refuse, windows
 from edgereason.models.llama import Model, build, head, layers
-from edgereason.weights import Weights
 
 __all__ = ["head", "layers", "load"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from edgereason.checkpoints.weights import FUSED, Weights
 from edgereason.errors import BundleError
-from edgereason.weights import FUSED, Weights
 
 
 @dataclass(frozen=True)

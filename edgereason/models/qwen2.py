@@ -8,9 +8,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.models.config import flag, layer_count, layer_types, number, read, refuse, windows
 from edgereason.models.llama import Model, build, head, layers
-from edgereason.weights import Weights
 
 __all__ = ["head", "layer_windows", "layers", "load"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.models.config import flag, read, refuse
 from edgereason.models.llama import Model, build, head, layers
 from edgereason.models.qwen2 import layer_windows
-from edgereason.weights import Weights
 
 __all__ = ["head", "layers", "load"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from edgereason.checkpoints.weights import Weights
 from edgereason.errors import BundleError
 from edgereason.models.config import flag, integer, layer_count, layer_types, read, refuse, windows
 from edgereason.models.llama import Model, build, head, layers
-from edgereason.weights import Weights
 
 __all__ = ["head", "layers", "load"]
 

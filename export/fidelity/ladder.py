@@ -12,13 +12,14 @@ import numpy as np
 
 from edgereason.bundle import Bundle
 from edgereason.errors import UsageError
-from edgereason.export.fidelity import exact, witness
+from edgereason.export.fidelity import exact_rungs as exact
+from edgereason.export.fidelity import reference_model as witness
 from edgereason.export.fidelity.distance import Logits, Predictions, Text, make_texts, measure, predict
 from edgereason.export.fidelity.limits import Limits, in_whole_counts
-from edgereason.export.fidelity.origins import Origin
+from edgereason.export.fidelity.references import Origin
 from edgereason.export.fidelity.report import TITLES, Rung, StageReport
 from edgereason.language_model import LanguageModel, load_model
-from edgereason.tokenizer import Tokenizer
+from edgereason.text.tokenizer import Tokenizer
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of its steps are done, and how many there are."""
@@ -111,7 +112,7 @@ def _in_llama_cpp(bundle: Bundle, stage: str, origin: Origin, texts: Sequence[st
     """What other programs make of the texts with the tokenizer inside a GGUF file."""
     if bundle.format != "gguf":
         return {}
-    from edgereason.export.fidelity.readback_gguf import own_tokenizer
+    from edgereason.export.fidelity.readback.gguf_file import own_tokenizer
 
     with own_tokenizer(bundle.model(stage) / "model.gguf") as tokenizer:
         return {"gguf_tokenizer": exact.compare_texts(origin.tokenizer, tokenizer.encode, texts)}

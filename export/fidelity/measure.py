@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from edgereason.bundle import STAGES, Bundle
 from edgereason.errors import ExportError, FidelityError
 from edgereason.export.fidelity.ladder import Progress, climb
+from edgereason.export.fidelity.layerwise_model import streamed_memory_needed
 from edgereason.export.fidelity.limits import Limits, default_limits, parse_thresholds, with_thresholds
-from edgereason.export.fidelity.origins import Origin, Source, itself, trained
 from edgereason.export.fidelity.questions import read_questions
+from edgereason.export.fidelity.reference_model import available_memory, few_threads
+from edgereason.export.fidelity.references import Origin, Source, itself, trained
 from edgereason.export.fidelity.report import Report, StageReport
-from edgereason.export.fidelity.streamed import streamed_memory_needed
-from edgereason.export.fidelity.witness import available_memory, few_threads
 
 if TYPE_CHECKING:
     from edgereason.export.settings import Settings

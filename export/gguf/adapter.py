@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoConfig
 
-from edgereason.adapters import Lora, LoraAdapter
+from edgereason.checkpoints.lora import Lora, LoraAdapter
 from edgereason.errors import ExportError
 from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
 from edgereason.files import new_file
@@ -32,7 +32,7 @@ def write_gguf_adapter(base: dict[str, Any], adapter: LoraAdapter, out_file: Pat
 
     Args:
         base: The base's config.json.
-        adapter: What `edgereason.adapters.read_adapter` reads.
+        adapter: What `edgereason.checkpoints.lora.read_adapter` reads.
         out_file: The file to write; it appears when it is complete, or not at all.
 
     Raises:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from edgereason.errors import ExportError
-from edgereason.export.decoder import Decoder
 from edgereason.export.gguf.families import FAMILIES, tensor_name
 from edgereason.export.gguf.quantize import Importance
-from edgereason.export.merge import MergedWeights
+from edgereason.export.inputs.merge import MergedWeights
+from edgereason.export.quantization.decoder_layers import Decoder
 
 MOST_TOKENS = 8192
 """Of calibration text; a mean of squares has settled by then."""

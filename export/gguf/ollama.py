@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edgereason.bundle import BASE, Stage
+from edgereason.checkpoints.llama_library import llama_library, without_weights
 from edgereason.errors import BundleError
-from edgereason.llama_library import llama_library, without_weights
-from edgereason.tokenizer import Tokenizer
+from edgereason.text.tokenizer import Tokenizer
 
 MOST_CONTEXT = 4096
 """Tokens that Ollama keeps memory for; `num_ctx` in the file can be raised to the model's context."""

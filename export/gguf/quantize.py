@@ -18,8 +18,8 @@ import torch
 from gguf import GGMLQuantizationType, LlamaFileType
 from torch import Tensor
 
+from edgereason.checkpoints.llama_library import ERROR, listening, llama_library
 from edgereason.errors import ExportError
-from edgereason.llama_library import ERROR, listening, llama_library
 
 GGUF_TYPES = {
     "IQ4_XS": LlamaFileType.MOSTLY_IQ4_XS,

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from edgereason.errors import ExportError
 from edgereason.export.gguf import vocabulary
 from edgereason.export.gguf.pre_tokenizer import CURE, pre_tokenizer_name
-from edgereason.export.merge import copy_tokenizer
+from edgereason.export.inputs.merge import copy_tokenizer
 from edgereason.files import write_json
 
 _PREPEND = {"type": "Prepend", "prepend": "▁"}

@@ -22,13 +22,13 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from edgereason.errors import ExportError
-from edgereason.export.ahead import ahead
+from edgereason.export.formats.prefetch import ahead
 from edgereason.export.gguf import rope
 from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
 from edgereason.export.gguf.quantize import GGUF_TYPES, Importance, choose_types, quantize_rows
 from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
-from edgereason.export.inputs import open_base
-from edgereason.export.merge import MergedWeights, merge
+from edgereason.export.inputs.base_model import open_base
+from edgereason.export.inputs.merge import MergedWeights, merge
 from edgereason.files import new_file
 from edgereason.kernels.packing import BFloat16
 

@@ -12,7 +12,7 @@ from pair import pairs, text, vocabulary, write_pair
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from edgereason.tokenizer import Tokenizer
+from edgereason.text.tokenizer import Tokenizer
 
 SHAPE = SHAPES["tiny"]
 

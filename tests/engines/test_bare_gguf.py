@@ -9,11 +9,11 @@ from random_model import save_base
 from shared_data import shared
 
 from edgereason import load_model
-from edgereason.engines.gguf_tokenizer import GgufTokenizer
+from edgereason.checkpoints.gguf_tokenizer import GgufTokenizer
+from edgereason.checkpoints.llama_library import llama_library, without_weights
 from edgereason.errors import BundleError
 from edgereason.export.gguf import write_gguf
-from edgereason.llama_library import llama_library, without_weights
-from edgereason.tokenizer import Tokenizer
+from edgereason.text.tokenizer import Tokenizer
 
 TURNS = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Äpfel und 12 Birnen 🍎?"}]
 

@@ -12,15 +12,16 @@ import pytest
 from merged_model import Array, random_ids, reference_logits, relative_error, save_merged
 from transformers import LlamaForCausalLM
 
+from edgereason.bundle import Sampling
+from edgereason.decoding.sampling import Sampler
 from edgereason.engines import open_engine
 from edgereason.engines.base import Engine
 from edgereason.errors import ContextError, EngineError, UsageError
+from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.onnx_writer import write_onnx
 from edgereason.export.gguf import write_gguf
-from edgereason.export.inputs import open_base
-from edgereason.export.merge import merge
-from edgereason.export.native import Rounding, write_native
-from edgereason.export.onnx import write_onnx
-from edgereason.generate import Sampler, Sampling
+from edgereason.export.inputs.base_model import open_base
+from edgereason.export.inputs.merge import merge
 
 # Of the logits' range. In full precision, native bundles and GGUF store float16 weights; llama.cpp also computes in it.
 TOLERANCE = {"native": 2e-3, "llama.cpp": 5e-3, "onnx": 1e-5}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merged_model import random_ids, reference_logits, save_merged
 
-from edgereason.engines.gguf_header import check_header
+from edgereason.checkpoints.gguf_header import check_header
 from edgereason.engines.llama_cpp import LlamaCppEngine
 from edgereason.engines.probe import MICRO_MODELS
 from edgereason.errors import BundleError, EngineError

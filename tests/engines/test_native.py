@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import edgereason.kernels.cpu as cpu
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import ContextError, EngineError
-from edgereason.export.native import Rounding, write_native
+from edgereason.export.formats.native_writer import Rounding, write_native
 
 IDS = np.random.default_rng(0).integers(0, 211, 90).tolist()
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, EngineError, UsageError
-from edgereason.export.native import Rounding, write_native
+from edgereason.export.formats.native_writer import Rounding, write_native
 
 IDS = np.random.default_rng(2).integers(0, 280, 60).tolist()
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -15,8 +15,8 @@ from transformers import LlamaForCausalLM
 
 from edgereason.engines.native import NativeEngine, Step
 from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, UsageError
-from edgereason.export.native import Rounding, write_native
-from edgereason.prompts import GUIDANCE
+from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.text.prompts import GUIDANCE
 
 # What a session computes must not depend on what it shares a pass with: compared bit for bit where kernels allow it.
 pytestmark = pytest.mark.usefixtures("rows_as_if_alone")

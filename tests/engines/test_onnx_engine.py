@@ -16,7 +16,7 @@ from merged_model import random_ids, reference_logits, save_merged
 from edgereason.engines.onnx import OnnxEngine
 from edgereason.engines.probe import MICRO_MODELS
 from edgereason.errors import BundleError, EngineError
-from edgereason.export.onnx import write_onnx
+from edgereason.export.formats.onnx_writer import write_onnx
 
 
 @pytest.fixture(scope="module")

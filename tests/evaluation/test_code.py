@@ -13,7 +13,7 @@ import pytest
 from shared_data import shared
 
 from edgereason.evaluation.code import passes
-from edgereason.evaluation.problems import Problem, read_problems
+from edgereason.problems.records import Problem, read_problems
 
 ADD = Problem('def add(a, b):\n    """Add."""\n', "def check(f):\n    assert f(1, 2) == 3\n\ncheck(add)\n", "code")
 

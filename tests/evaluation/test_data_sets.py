@@ -13,8 +13,8 @@ from shared_data import shared
 
 from edgereason.errors import UsageError
 from edgereason.evaluation.data_sets import problems_of
-from edgereason.evaluation.problems import Problem, read_problems
-from edgereason.training import word_problems
+from edgereason.problems import word_problems
+from edgereason.problems.records import Problem, read_problems
 
 CHOICES = [{"label": "1", "text": "a bank"}, {"label": "2", "text": "a mall"}]
 ENTRIES: list[tuple[dict[str, Any], Problem]] = [
@@ -152,7 +152,7 @@ def test_our_own_problems_come_from_their_seed() -> None:
 
 
 def test_held_out_problems_are_those_that_the_default_model_never_sees() -> None:
-    from edgereason.training import default_model
+    from edgereason.training.example import default_model
 
     assert len(problems_of("held-out")) == len(problems_of("held-out-structures")) == default_model.HELD_OUT
     for name, structures in (("held-out", word_problems.KNOWN), ("held-out-structures", word_problems.UNKNOWN)):

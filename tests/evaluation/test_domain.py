@@ -15,7 +15,7 @@ from edgereason.cli.app import app
 from edgereason.errors import UsageError
 from edgereason.evaluation.domain import confidences, find_domain
 from edgereason.export import export
-from edgereason.pipeline import load
+from edgereason.pipeline.reasoner import load
 
 shares = st.floats(0, 1).map(lambda share: round(share, 5))
 known = st.lists(shares, min_size=100, max_size=140)

@@ -13,8 +13,8 @@ from places import WORD_PROBLEMS
 
 from edgereason import Reasoner, UsageError, load
 from edgereason.evaluation import Problem, Way, evaluate, measure, read_problems, same_result
-from edgereason.evaluation.extraction import extract
 from edgereason.export import export
+from edgereason.problems.extraction import extract
 
 
 @pytest.fixture(scope="module")

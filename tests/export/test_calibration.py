@@ -9,10 +9,10 @@ import pytest
 from random_model import save_tokenizer
 
 from edgereason.errors import UsageError
-from edgereason.export.calibration import MOST_TOKENS, SHIPPED, Calibration
-from edgereason.prompts import ANSWER, GUIDANCE
-from edgereason.tokenizer import Tokenizer
-from edgereason.training.problems import held_out, question_key
+from edgereason.export.quantization.calibration import MOST_TOKENS, SHIPPED, Calibration
+from edgereason.problems.arithmetic.generator import held_out, question_key
+from edgereason.text.prompts import ANSWER, GUIDANCE
+from edgereason.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from families import FAMILIES, SIZES, save_family
 from merged_model import random_ids
 from safetensors.numpy import load_file
 
-from edgereason.export.decoder import Decoder
+from edgereason.export.quantization.decoder_layers import Decoder
 from edgereason.files import read_json
 
 

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from edgereason.bundle import Bundle
 from edgereason.errors import EdgeReasonWarning, ExportError
 from edgereason.export import export
-from edgereason.export.inputs import Base, open_adapter, open_base
-from edgereason.export.merge import materialize, merge
-from edgereason.prompts import ANSWER
+from edgereason.export.inputs.base_model import Base, open_adapter, open_base
+from edgereason.export.inputs.merge import materialize, merge
+from edgereason.text.prompts import ANSWER
 
 Array = npt.NDArray[Any]
 

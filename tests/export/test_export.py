@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from edgereason.bundle import Bundle
 from edgereason.errors import EdgeReasonError, EngineError, ExportError, UsageError
 from edgereason.export import export
-from edgereason.prompts import ANSWER, GUIDANCE
+from edgereason.text.prompts import ANSWER, GUIDANCE
 
 Trio = dict[str, Path]
 

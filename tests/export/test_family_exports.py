@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from edgereason import load_model
 from edgereason.errors import ExportError
 from edgereason.export import export
-from edgereason.export.inputs import families
+from edgereason.export.inputs.base_model import families
 
 IDS = random_ids(90, SIZES["vocab_size"])
 

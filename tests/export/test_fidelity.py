@@ -19,16 +19,16 @@ from safetensors.torch import save_file as save_torch
 from edgereason.bundle import STAGES, Bundle
 from edgereason.errors import FidelityError, UsageError
 from edgereason.export import export
-from edgereason.export.calibration import SHIPPED
 from edgereason.export.fidelity import Report, default_limits, parse_thresholds
 from edgereason.export.fidelity.limits import exceeded, in_whole_counts
 from edgereason.export.fidelity.measure import measure
-from edgereason.export.fidelity.origins import Source
 from edgereason.export.fidelity.questions import read_questions
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import merge
+from edgereason.export.fidelity.references import Source
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import merge
+from edgereason.export.quantization.calibration import SHIPPED
 from edgereason.export.settings import GGUF_TYPES
-from edgereason.prompts import DEFAULT_PROMPTS
+from edgereason.text.prompts import DEFAULT_PROMPTS
 
 Trio = dict[str, Path]
 QUESTIONS = ["Tom has 12 apples and buys 30 more. How many?", "How many are left?", "Is 91 a prime number?", "é 猫 ✓?"]

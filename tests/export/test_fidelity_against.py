@@ -11,10 +11,10 @@ from random_model import save_adapter
 from edgereason.bundle import Bundle
 from edgereason.errors import UsageError
 from edgereason.export import export
-from edgereason.export.fidelity.against import open_sources
+from edgereason.export.fidelity.bundle_sources import open_sources
 from edgereason.export.fidelity.limits import parse_thresholds
 from edgereason.export.fidelity.measure import measure
-from edgereason.prompts import ANSWER
+from edgereason.text.prompts import ANSWER
 
 Trio = dict[str, Path]
 COMBINED = {"combine": "dare_linear", "density": 0.8, "seed": 3}

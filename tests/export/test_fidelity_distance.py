@@ -12,7 +12,7 @@ from merged_model import random_ids, save_merged
 from numpy.testing import assert_allclose
 
 from edgereason.export.fidelity.distance import Text, divergence, make_texts, measure, predict
-from edgereason.export.fidelity.witness import Witness
+from edgereason.export.fidelity.reference_model import Witness
 
 
 def random_logits(seed: int, length: int, vocab: int, scale: float = 3.0) -> np.ndarray:

@@ -17,11 +17,11 @@ from tokenizers import AddedToken, Tokenizer
 from edgereason.bundle import Bundle
 from edgereason.export import export
 from edgereason.export.fidelity import Report
-from edgereason.export.fidelity.against import open_sources
+from edgereason.export.fidelity.bundle_sources import open_sources
 from edgereason.export.fidelity.limits import parse_thresholds
 from edgereason.export.fidelity.measure import measure
 from edgereason.files import read_json, write_json
-from edgereason.prompts import Prompt
+from edgereason.text.prompts import Prompt
 
 QUESTIONS = "Tom has 12 apples and buys 30 more. How many?\nHow many are left?\n"
 # Untrained models are unsure between many tokens: rounding decides more often than in trained ones.

@@ -16,13 +16,13 @@ from test_gguf_families import MODELS
 from test_gguf_families import save as save_for_gguf
 
 from edgereason.errors import BundleError
-from edgereason.export.fidelity.origins import in_16_bits
-from edgereason.export.fidelity.readback import open_model_file
+from edgereason.export.fidelity.readback.readback import open_model_file
+from edgereason.export.fidelity.references import in_16_bits
+from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.onnx_writer import write_onnx
 from edgereason.export.gguf import write_gguf
-from edgereason.export.inputs import open_base
-from edgereason.export.merge import merge
-from edgereason.export.native import Rounding, write_native
-from edgereason.export.onnx import write_onnx
+from edgereason.export.inputs.base_model import open_base
+from edgereason.export.inputs.merge import merge
 
 
 def parameters(model: Any) -> dict[str, np.ndarray]:

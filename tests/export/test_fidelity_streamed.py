@@ -22,15 +22,15 @@ from edgereason.bundle import Bundle
 from edgereason.errors import BundleError
 from edgereason.export.fidelity import parse_thresholds
 from edgereason.export.fidelity.distance import make_texts
+from edgereason.export.fidelity.layerwise_model import StreamedWitness
 from edgereason.export.fidelity.measure import measure
-from edgereason.export.fidelity.origins import unmerged, unmerged_streamed
-from edgereason.export.fidelity.streamed import StreamedWitness
-from edgereason.export.fidelity.witness import Witness, empty_model
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import merge
-from edgereason.export.skeleton import empty_model as hollow_model
+from edgereason.export.fidelity.reference_model import Witness, empty_model
+from edgereason.export.fidelity.references import unmerged, unmerged_streamed
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.skeleton import empty_model as hollow_model
 from edgereason.files import read_json
-from edgereason.prompts import ANSWER
+from edgereason.text.prompts import ANSWER
 
 PROMPTS = [random_ids(length, 280, length) for length in (9, 30, 17)]
 
@@ -87,7 +87,7 @@ def test_every_family_and_every_change_of_weights(tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("which", ["native_bundle", "shared_bundle"])
 def test_the_ladder_is_the_same(which: str, trio: dict[str, Path], tmp_path: Path, request: Any) -> None:
-    from edgereason.export.fidelity.against import open_sources
+    from edgereason.export.fidelity.bundle_sources import open_sources
 
     bundle = Bundle.open(request.getfixturevalue(which))
     (tmp_path / "questions.txt").write_text("Tom has 12 apples.\nHow many are left?")
@@ -116,10 +116,10 @@ def test_it_takes_the_memory_of_a_layer(tmp_path: Path) -> None:
 import sys, threading, time, torch
 from pathlib import Path
 from edgereason.export.fidelity.distance import make_texts
-from edgereason.export.fidelity.origins import unmerged, unmerged_streamed
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import merge
-from edgereason.prompts import ANSWER
+from edgereason.export.fidelity.references import unmerged, unmerged_streamed
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import merge
+from edgereason.text.prompts import ANSWER
 
 def anonymous():
     return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])

@@ -19,11 +19,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from random_model import save_tokenizer
 from transformers import AutoModelForCausalLM
 
-from edgereason.adapters import read_adapter
+from edgereason.checkpoints.llama_library import llama_library
+from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import ExportError
 from edgereason.export.gguf import write_gguf, write_gguf_adapter
 from edgereason.files import read_json
-from edgereason.llama_library import llama_library
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

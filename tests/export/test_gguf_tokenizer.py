@@ -20,11 +20,11 @@ from random_model import save_tokenizer
 from shared_data import shared
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-import edgereason.tokenizer
+import edgereason.text.tokenizer
+from edgereason.checkpoints.llama_library import llama_library, without_weights
 from edgereason.errors import ExportError
 from edgereason.export.gguf.pre_tokenizer import pre_tokenizer_name
 from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
-from edgereason.llama_library import llama_library, without_weights
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -147,7 +147,7 @@ def test_real_vocabularies_give_llama_cpps_own_ids(tmp_path: Path, name: str) ->
     expected = [list(map(int, line.split())) for line in source.with_suffix(".gguf.out").read_text().splitlines()]
     with vocabulary(tmp_path / "vocab.gguf") as vocab:
         assert [llama_cpp_ids(vocab, text) for text in texts[: len(expected)]] == expected
-    tokenizer = edgereason.tokenizer.Tokenizer(tmp_path)
+    tokenizer = edgereason.text.tokenizer.Tokenizer(tmp_path)
     assert [tokenizer.encode(text) for text in texts[: len(expected)]] == expected
 
 

@@ -17,18 +17,18 @@ from gguf_contents import contents
 from places import TINY
 from random_model import save_tokenizer
 
+from edgereason.checkpoints.llama_library import llama_library
 from edgereason.engines.llama_cpp import LlamaCppEngine
 from edgereason.errors import ExportError
-from edgereason.export.calibration import Calibration
-from edgereason.export.decoder import Decoder
 from edgereason.export.gguf import GGUF_TYPES, write_gguf
 from edgereason.export.gguf.importance import measure_importance
 from edgereason.export.gguf.quantize import Importance
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import MergedWeights, merge
-from edgereason.llama_library import llama_library
-from edgereason.prompts import GUIDANCE
-from edgereason.tokenizer import Tokenizer
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import MergedWeights, merge
+from edgereason.export.quantization.calibration import Calibration
+from edgereason.export.quantization.decoder_layers import Decoder
+from edgereason.text.prompts import GUIDANCE
+from edgereason.text.tokenizer import Tokenizer
 
 SEQUENCES = [list(range(10, 60)), list(range(200, 230))]
 

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from edgereason import load, load_model
 from edgereason.bundle import Bundle
+from edgereason.checkpoints.weights import Weights
 from edgereason.errors import EdgeReasonError, ExportError, UsageError
 from edgereason.export import export
 from edgereason.export.settings import Settings, parse_size
 from edgereason.kernels.packing import PackedWeight
-from edgereason.weights import Weights
 
 Trio = dict[str, Path]
 IDS = random_ids(60, 300)

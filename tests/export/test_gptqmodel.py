@@ -19,12 +19,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgereason import load_model
 from edgereason.export import export
-from edgereason.export.calibration import Calibration
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import materialize, merge
-from edgereason.prompts import ANSWER
-from edgereason.tokenizer import Tokenizer
-from edgereason.training.problems import problems
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import materialize, merge
+from edgereason.export.quantization.calibration import Calibration
+from edgereason.problems.arithmetic.generator import problems
+from edgereason.text.prompts import ANSWER
+from edgereason.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.conformance
 

@@ -23,23 +23,23 @@ from test_gptqmodel import gptqmodel
 from transformers import AutoModelForCausalLM
 
 from edgereason.engines.llama_cpp import LlamaCppEngine
-from edgereason.export.calibration import Calibration
-from edgereason.export.decoder import Decoder
 from edgereason.export.fidelity.distance import Logits, Text, make_texts, measure, predict
-from edgereason.export.fidelity.witness import Witness
+from edgereason.export.fidelity.reference_model import Witness
+from edgereason.export.formats.gptq_writer import write_gptq
 from edgereason.export.gguf import write_gguf
 from edgereason.export.gguf.importance import measure_importance
-from edgereason.export.gptq import Method
-from edgereason.export.gptq_checkpoint import write_gptq
-from edgereason.export.inputs import open_base
-from edgereason.export.layerwise import quantize_layers
-from edgereason.export.merge import merge
-from edgereason.export.quantizing import rounding
+from edgereason.export.inputs.base_model import open_base
+from edgereason.export.inputs.merge import merge
+from edgereason.export.quantization.calibration import Calibration
+from edgereason.export.quantization.decoder_layers import Decoder
+from edgereason.export.quantization.gptq import Method
+from edgereason.export.quantization.layer_store import LayerStore
+from edgereason.export.quantization.layerwise import quantize_layers
+from edgereason.export.quantization.methods import rounding
 from edgereason.export.settings import Settings
-from edgereason.export.store import LayerStore
-from edgereason.prompts import ANSWER
-from edgereason.tokenizer import Tokenizer
-from edgereason.training.problems import problems
+from edgereason.problems.arithmetic.generator import problems
+from edgereason.text.prompts import ANSWER
+from edgereason.text.tokenizer import Tokenizer
 
 pytestmark = [
     pytest.mark.conformance,

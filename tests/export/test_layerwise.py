@@ -14,11 +14,11 @@ from torch import nn
 
 from edgereason import load_model
 from edgereason.errors import BundleError, ExportError
-from edgereason.export.decoder import Decoder
-from edgereason.export.gptq import Method
-from edgereason.export.layerwise import quantize_layers
-from edgereason.export.native import Rounding, write_native
-from edgereason.export.store import LayerStore
+from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.quantization.decoder_layers import Decoder
+from edgereason.export.quantization.gptq import Method
+from edgereason.export.quantization.layer_store import LayerStore
+from edgereason.export.quantization.layerwise import quantize_layers
 from edgereason.files import read_json
 from edgereason.kernels.packing import PackedWeight
 

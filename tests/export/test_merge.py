@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from edgereason.errors import ExportError
-from edgereason.export import merge as merge_module
-from edgereason.export.inputs import Adapter, Base, open_adapter, open_base
-from edgereason.export.merge import materialize, merge
-from edgereason.prompts import ANSWER, GUIDANCE
+from edgereason.export.inputs import merge as merge_module
+from edgereason.export.inputs.base_model import Adapter, Base, open_adapter, open_base
+from edgereason.export.inputs.merge import materialize, merge
+from edgereason.text.prompts import ANSWER, GUIDANCE
 
 IDS = torch.arange(40)[None]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -197,9 +197,9 @@ def test_no_more_than_a_few_tensors_are_in_memory(tmp_path: Path) -> None:
     script = """
 import sys, torch
 from pathlib import Path
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import merge
-from edgereason.prompts import ANSWER
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import merge
+from edgereason.text.prompts import ANSWER
 
 def anonymous():
     return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])

@@ -17,8 +17,8 @@ from edgereason.errors import UsageError
 from edgereason.export import export
 from edgereason.export.gguf import write_gguf
 from edgereason.export.gguf.ollama import go_template, write_modelfile
-from edgereason.prompts import ANSWER, GUIDANCE, Prompt
-from edgereason.tokenizer import Tokenizer
+from edgereason.text.prompts import ANSWER, GUIDANCE, Prompt
+from edgereason.text.tokenizer import Tokenizer
 
 LLAMA_2 = (
     "{{ bos_token }}[INST] {% if messages[0].role == 'system' %}<<SYS>>\n{{ messages[0].content }}\n<</SYS>>\n\n"

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from edgereason.engines.onnx import OnnxEngine
 from edgereason.errors import ExportError
-from edgereason.export.onnx import write_onnx
+from edgereason.export.formats.onnx_writer import write_onnx
 
 FILES = {"model.onnx", "model.onnx.data", "genai_config.json"}
 

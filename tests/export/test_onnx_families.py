@@ -13,8 +13,8 @@ from random_model import save_tokenizer
 
 from edgereason.engines.onnx import OnnxEngine
 from edgereason.errors import ExportError
-from edgereason.export.onnx import write_onnx
-from edgereason.export.onnx_families import FAMILIES
+from edgereason.export.formats.onnx_families import FAMILIES
+from edgereason.export.formats.onnx_writer import write_onnx
 
 NO_WINDOW = {"sliding_window": None}
 PLAIN = scaled(rope_type="default")

@@ -17,7 +17,7 @@ from random_model import save_tokenizer
 from edgereason.engines.onnx import OnnxEngine
 from edgereason.errors import ExportError, UsageError
 from edgereason.export import export
-from edgereason.export.onnx import write_onnx
+from edgereason.export.formats.onnx_writer import write_onnx
 from edgereason.export.settings import Settings
 from edgereason.kernels import cpu
 

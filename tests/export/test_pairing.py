@@ -15,10 +15,10 @@ from random_model import save_base, save_variant
 from safetensors.torch import load_file, save_file
 
 from edgereason.errors import ExportError
-from edgereason.export.inputs import open_adapter, open_base
-from edgereason.export.merge import merge
-from edgereason.export.pairing import check_pairing
-from edgereason.prompts import ANSWER
+from edgereason.export.inputs.base_model import open_adapter, open_base
+from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.pairing import check_pairing
+from edgereason.text.prompts import ANSWER
 
 Damage = Callable[[Path], None]
 

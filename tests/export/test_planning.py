@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from edgereason.cli.app import app
 from edgereason.errors import ExportError
 from edgereason.export import export, plan, planning
-from edgereason.prompts import ANSWER, GUIDANCE
+from edgereason.text.prompts import ANSWER, GUIDANCE
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgereason.errors import ExportError
-from edgereason.export.gptq import Hessian, Method, quantize
-from edgereason.export.quantized import QuantizedLinear
+from edgereason.export.quantization.gptq import Hessian, Method, quantize
+from edgereason.export.quantization.quantized_linear import QuantizedLinear
 
 Array = npt.NDArray[Any]
 PLAIN = Method(group_size=32, act_order=False, search=False)

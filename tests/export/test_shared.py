@@ -19,7 +19,7 @@ from edgereason import load, load_model
 from edgereason.bundle import STAGES, Bundle
 from edgereason.errors import BundleError, EdgeReasonError
 from edgereason.export import export
-from edgereason.prompts import ANSWER, Prompt
+from edgereason.text.prompts import ANSWER, Prompt
 
 IDS = np.random.default_rng(4).integers(0, 280, 40).tolist()
 

@@ -16,12 +16,12 @@ from random_model import save_base, save_variant
 from transformers import AutoModelForCausalLM
 
 from edgereason.errors import ExportError, UsageError
-from edgereason.export.inputs import describe, open_base
-from edgereason.export.merge import MergedWeights, merge
-from edgereason.export.pairing import check_pairing
+from edgereason.export.inputs.adapter_arguments import open_stage, parse_adapters, parse_references, parse_stage
+from edgereason.export.inputs.base_model import describe, open_base
+from edgereason.export.inputs.merge import MergedWeights, merge
+from edgereason.export.inputs.pairing import check_pairing
 from edgereason.export.settings import COMBINATIONS, Settings
-from edgereason.export.sources import open_stage, parse_adapters, parse_references, parse_stage
-from edgereason.prompts import ANSWER
+from edgereason.text.prompts import ANSWER
 
 WEIGHTS = {"first": 0.7, "second": -0.3, "third": 0.2}
 

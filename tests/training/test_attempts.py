@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from places import TINY
 
 from edgereason.errors import UsageError
-from edgereason.evaluation.problems import Problem
-from edgereason.training.recipes.attempts import Attempt, Question, attempt, read_questions
-from edgereason.training.recipes.chat import Chat
+from edgereason.problems.records import Problem
+from edgereason.training.chat_tokens import Chat
 from edgereason.training.recipes.pairs import pairs_by_process, pairs_by_result
 from edgereason.training.recipes.preference import prompt_of
-from edgereason.training.recipes.sampling import Drawing, Opening, Text
 from edgereason.training.recipes.step_labels import label, steps
+from edgereason.training.sampling.attempts import Attempt, Question, attempt, read_questions
+from edgereason.training.sampling.sampling import Drawing, Opening, Text
 
 
 def quiet(_: int, __: int) -> None: ...

@@ -10,11 +10,11 @@ import pytest
 from shared_data import shared
 
 from edgereason.errors import UsageError
-from edgereason.evaluation.extraction import extract
-from edgereason.evaluation.problems import read_problems
-from edgereason.prompts import comparable, final_result
-from edgereason.training.guides.conversion import convert
-from edgereason.training.recipes.examples import read_examples
+from edgereason.problems.extraction import extract
+from edgereason.problems.final_result import comparable, final_result
+from edgereason.problems.records import read_problems
+from edgereason.training.data.conversion import convert
+from edgereason.training.examples import read_examples
 
 ARC = {
     "question": "Which one is a rock?",

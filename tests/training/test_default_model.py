@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from edgereason.training.default_model import STAGE_NAMES, Plan, make
-from edgereason.training.word_problems.corpus import belongings, computations, draw_text
+from edgereason.training.example.default_model import STAGE_NAMES, Plan, make
+from edgereason.training.example.word_problems_corpus import belongings, computations, draw_text
 
 SMALL = Plan(
     hidden_size=256,

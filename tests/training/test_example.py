@@ -11,10 +11,11 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from edgereason.prompts import ANSWER, GUIDANCE, Prompt, final_result
-from edgereason.training.adapters import render
-from edgereason.training.evaluate import complete, read_problems
-from edgereason.training.problems import held_out
+from edgereason.problems.arithmetic.generator import held_out
+from edgereason.problems.final_result import final_result
+from edgereason.text.prompts import ANSWER, GUIDANCE, Prompt
+from edgereason.training.example.adapter_training import render
+from edgereason.training.example.greedy_accuracy import complete, read_problems
 
 TINY = Path(__file__).parent.parent.parent / "examples" / "tiny"
 MEGABYTE = 1_000_000

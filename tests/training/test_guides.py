@@ -13,11 +13,11 @@ from places import TINY
 from shared_data import shared
 
 from edgereason.errors import UsageError
-from edgereason.training.guides.duplicates import Duplicates
-from edgereason.training.guides.leaks import leak
-from edgereason.training.guides.teacher import Wish
-from edgereason.training.guides.writing import Statistics, select, write_guides
-from edgereason.training.recipes.examples import Example
+from edgereason.training.data.duplicates import Duplicates
+from edgereason.training.data.guidance_writing import Statistics, select, write_guides
+from edgereason.training.data.leaks import leak
+from edgereason.training.data.teacher import Wish
+from edgereason.training.examples import Example
 
 DUCKS = (
     "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She sells the rest "

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from edgereason.training.base import llama_config
-from edgereason.training.induction import BACK, start_with_induction
-from edgereason.training.tokenizer import train_tokenizer
-from edgereason.training.word_problems.corpus import belongings
+from edgereason.training.example.induction_heads import BACK, start_with_induction
+from edgereason.training.example.pretraining import llama_config
+from edgereason.training.example.train_tokenizer import train_tokenizer
+from edgereason.training.example.word_problems_corpus import belongings
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from edgereason import load
 from edgereason.errors import UsageError
 from edgereason.export import export
+from edgereason.training.lisa import LayerSampling, Lisa
+from edgereason.training.progress import ProgressBar
 from edgereason.training.recipes import supervised
-from edgereason.training.recipes.base import TrainingBase, open_base
-from edgereason.training.recipes.difference import as_adapter, factors
 from edgereason.training.recipes.guidance import train_guidance
-from edgereason.training.recipes.lisa import LayerSampling, Lisa
-from edgereason.training.recipes.progress import ProgressBar
-from edgereason.training.recipes.trainer import Schedule
+from edgereason.training.trainer import Schedule
+from edgereason.training.training_base import TrainingBase, open_base
+from edgereason.training.weight_difference import as_adapter, factors
 
 SCHEDULE = Schedule(steps=8, batch=3, rate=5e-4, save_every=3)
 LISA = Lisa(layers=2, period=3, error=0.1)

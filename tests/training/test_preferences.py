@@ -22,23 +22,23 @@ from trl import DPOConfig, DPOTrainer
 
 from edgereason import load
 from edgereason.errors import BundleError, UsageError
-from edgereason.evaluation.extraction import number
-from edgereason.evaluation.problems import Problem
 from edgereason.export import export
-from edgereason.training.recipes import sampling
-from edgereason.training.recipes.attempts import Question, read_questions
-from edgereason.training.recipes.base import TrainingBase, open_base
-from edgereason.training.recipes.chat import Chat
-from edgereason.training.recipes.lora import Lora
-from edgereason.training.recipes.odds_ratio import ORPOConfig, OrpoTrainer, prefer
+from edgereason.problems.extraction import number
+from edgereason.problems.records import Problem
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.lora_settings import Lora
+from edgereason.training.progress import ProgressBar
+from edgereason.training.recipes.orpo import ORPOConfig, OrpoTrainer, prefer
 from edgereason.training.recipes.pairs import Pair
 from edgereason.training.recipes.preference import dataset, prompt_of, rendered_tokenizer, trainable
 from edgereason.training.recipes.process import Feedback, train_process
-from edgereason.training.recipes.progress import ProgressBar
 from edgereason.training.recipes.refine import train_refine
-from edgereason.training.recipes.sampling import Drawing, Opening
-from edgereason.training.recipes.trainer import Schedule, quiet_libraries
-from edgereason.training.recipes.transformers_sampler import TransformersSampler
+from edgereason.training.sampling import sampling
+from edgereason.training.sampling.attempts import Question, read_questions
+from edgereason.training.sampling.sampling import Drawing, Opening
+from edgereason.training.sampling.transformers_sampler import TransformersSampler
+from edgereason.training.trainer import Schedule, quiet_libraries
+from edgereason.training.training_base import TrainingBase, open_base
 
 HOT = Drawing(count=4, temperature=1.6, max_new_tokens=32)
 SCHEDULE = Schedule(steps=4, batch=4, rate=1e-3, save_every=2)

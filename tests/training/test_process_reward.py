@@ -10,15 +10,15 @@ import torch
 from places import TINY
 from torch.nn.functional import binary_cross_entropy
 
-from edgereason.evaluation.problems import Problem
-from edgereason.training.recipes.attempts import Attempt, Question
-from edgereason.training.recipes.base import TrainingBase, open_base
-from edgereason.training.recipes.chat import Chat
-from edgereason.training.recipes.lora import Lora
+from edgereason.problems.records import Problem
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.lora_settings import Lora
 from edgereason.training.recipes.preference import prompt_of
 from edgereason.training.recipes.process_reward import ProcessReward, step_scorer, step_tokens, train_process_reward
 from edgereason.training.recipes.step_labels import LabelledAnswer, steps
-from edgereason.training.recipes.trainer import Schedule, quiet_libraries
+from edgereason.training.sampling.attempts import Attempt, Question
+from edgereason.training.trainer import Schedule, quiet_libraries
+from edgereason.training.training_base import TrainingBase, open_base
 
 
 @pytest.fixture(scope="module")

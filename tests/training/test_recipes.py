@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from edgereason import load
 from edgereason.errors import EdgeReasonWarning, UsageError
 from edgereason.export import export
+from edgereason.training.chat_tokens import IGNORED, Chat
+from edgereason.training.lora_settings import Lora
+from edgereason.training.progress import ProgressBar
 from edgereason.training.recipes.answer import PROMPT as ANSWER
 from edgereason.training.recipes.answer import computes, train_answer
-from edgereason.training.recipes.base import TrainingBase, open_base
-from edgereason.training.recipes.chat import IGNORED, Chat
 from edgereason.training.recipes.guidance import train_guidance
-from edgereason.training.recipes.lora import Lora
-from edgereason.training.recipes.progress import ProgressBar
-from edgereason.training.recipes.trainer import Schedule
+from edgereason.training.trainer import Schedule
+from edgereason.training.training_base import TrainingBase, open_base
 
 SCHEDULE = Schedule(steps=10, batch=3, rate=4e-3, save_every=4)
 LORA = Lora(rank=4, dropout=0.1)  # dropout, so that resuming has to bring the random state back, too

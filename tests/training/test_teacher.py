@@ -15,8 +15,8 @@ import pytest
 import edgereason
 from edgereason import load
 from edgereason.errors import UsageError
-from edgereason.training.guides.teacher import Wish, open_teacher, parse_kind
-from edgereason.training.recipes.examples import Example
+from edgereason.training.data.teacher import Wish, open_teacher, parse_kind
+from edgereason.training.examples import Example
 
 BUNDLE = Path(edgereason.__file__).parent / "default_bundle"
 

@@ -14,13 +14,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from edgereason.errors import UsageError
-from edgereason.training.adapters import IGNORED, STAGES, draw_sample, pad, save_adapter, train_adapter
-from edgereason.training.base import llama_config, pretrain
-from edgereason.training.corpus import draw_text
-from edgereason.training.evaluate import evaluate
-from edgereason.training.loop import int4_weights, round_to_int4, train
-from edgereason.training.problems import draw_problem, held_out
-from edgereason.training.tiny import make_tokenizer, save_base, write_problems
+from edgereason.problems.arithmetic.generator import draw_problem, held_out
+from edgereason.training.example.adapter_training import IGNORED, STAGES, draw_sample, pad, save_adapter, train_adapter
+from edgereason.training.example.arithmetic_corpus import draw_text
+from edgereason.training.example.greedy_accuracy import evaluate
+from edgereason.training.example.optimization import int4_weights, round_to_int4, train
+from edgereason.training.example.pretraining import llama_config, pretrain
+from edgereason.training.example.tiny_model import make_tokenizer, save_base, write_problems
 
 
 def text(rng: random.Random) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from places import TINY
 
 from edgereason.errors import BundleError, UsageError
-from edgereason.prompts import ANSWER, Prompt
-from edgereason.training.recipes.chat import IGNORED, Chat
+from edgereason.text.prompts import ANSWER, Prompt
+from edgereason.training.chat_tokens import IGNORED, Chat
 
 END_OF_TEXT, TURN_END = 0, 2
 TURN = "{% for message in messages %}{{ message['content'] + 'END' }}{% endfor %}"

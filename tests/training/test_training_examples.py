@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgereason.errors import UsageError
-from edgereason.evaluation.problems import Problem
-from edgereason.training.recipes.examples import Example, read_examples
+from edgereason.problems.records import Problem
+from edgereason.training.examples import Example, read_examples
 
 GOOD = b'{"question": "How many?", "guidance": "Count.", "id": 7}\n'
 

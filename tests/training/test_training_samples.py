@@ -14,13 +14,13 @@ from computations import due, save_calculating_trio
 from places import TINY
 
 from edgereason.errors import BundleError, ContextError, UsageError
-from edgereason.training.recipes import sampling
-from edgereason.training.recipes.base import TrainingBase, open_base
-from edgereason.training.recipes.chat import Chat
-from edgereason.training.recipes.native_sampler import NativeSampler
+from edgereason.training.chat_tokens import Chat
 from edgereason.training.recipes.preference import prompt_of
-from edgereason.training.recipes.sampling import Drawing, Opening, Sampler, Text, sample
-from edgereason.training.recipes.transformers_sampler import TransformersSampler
+from edgereason.training.sampling import sampling
+from edgereason.training.sampling.native_sampler import NativeSampler
+from edgereason.training.sampling.sampling import Drawing, Opening, Sampler, Text, sample
+from edgereason.training.sampling.transformers_sampler import TransformersSampler
+from edgereason.training.training_base import TrainingBase, open_base
 
 HOT = Drawing(count=3, temperature=1.5, max_new_tokens=24)
 GREEDY = Drawing(count=1, temperature=0, max_new_tokens=64)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from edgereason.prompts import ANSWER
-from edgereason.training.tiny import make_tokenizer
-from edgereason.training.tokenizer import END_OF_TEXT, TURN_END, TURN_START, VOCABULARY, save_tokenizer
+from edgereason.text.prompts import ANSWER
+from edgereason.training.example.tiny_model import make_tokenizer
+from edgereason.training.example.train_tokenizer import END_OF_TEXT, TURN_END, TURN_START, VOCABULARY, save_tokenizer
 
 
 @pytest.fixture(scope="module")

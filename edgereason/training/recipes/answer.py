@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgereason.calculator import result_of
 from edgereason.errors import UsageError
-from edgereason.prompts import ANSWER, Prompt
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.examples import Example, read_examples
-from edgereason.training.recipes.lisa import Lisa
-from edgereason.training.recipes.lora import Lora
+from edgereason.text.calculator import result_of
+from edgereason.text.prompts import ANSWER, Prompt
+from edgereason.training.examples import Example, read_examples
+from edgereason.training.lisa import Lisa
+from edgereason.training.lora_settings import Lora
 from edgereason.training.recipes.supervised import Sample, train_stage
-from edgereason.training.recipes.trainer import Schedule
+from edgereason.training.trainer import Schedule
+from edgereason.training.training_base import TrainingBase
 
 PROMPT = replace(ANSWER, history=False)
 """Each question stands alone: the adapter never sees a conversation."""

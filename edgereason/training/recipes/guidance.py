@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from edgereason.prompts import GUIDANCE, Prompt
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.examples import read_examples
-from edgereason.training.recipes.lisa import Lisa
-from edgereason.training.recipes.lora import Lora
+from edgereason.text.prompts import GUIDANCE, Prompt
+from edgereason.training.examples import read_examples
+from edgereason.training.lisa import Lisa
+from edgereason.training.lora_settings import Lora
 from edgereason.training.recipes.supervised import Sample, train_stage
-from edgereason.training.recipes.trainer import Schedule
+from edgereason.training.trainer import Schedule
+from edgereason.training.training_base import TrainingBase
 
 PROMPT = replace(GUIDANCE, history=False)
 """Each question stands alone: the adapter never sees a conversation."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from edgereason.training.recipes.attempts import Attempt, by_question
+from edgereason.training.sampling.attempts import Attempt, by_question
 
 
 @dataclass(frozen=True)

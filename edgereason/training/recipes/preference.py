@@ -12,17 +12,17 @@ from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from edgereason.adapters import read_adapter
+from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import UsageError
-from edgereason.export.inputs import open_adapter
+from edgereason.export.inputs.base_model import open_adapter
 from edgereason.files import new_file, read_json, write_json
-from edgereason.prompts import Prompt
+from edgereason.text.prompts import Prompt
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.processes import processes
 from edgereason.training.recipes.answer import PROMPT
-from edgereason.training.recipes.attempts import Attempt, Question
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.chat import Chat
 from edgereason.training.recipes.pairs import Pair
-from edgereason.training.recipes.processes import processes
+from edgereason.training.sampling.attempts import Attempt, Question
+from edgereason.training.training_base import TrainingBase
 
 PAIRS = "pairs.jsonl"
 SUMMARY = "sampling.json"

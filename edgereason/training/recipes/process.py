@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgereason.adapters import read_adapter
-from edgereason.bundle import file_sha256
+from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import EdgeReasonWarning, UsageError
-from edgereason.prompts import Prompt
-from edgereason.training.recipes.attempts import Question, attempt, read_questions
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.chat import Chat
-from edgereason.training.recipes.lora import Lora
-from edgereason.training.recipes.odds_ratio import prefer
+from edgereason.files import file_sha256
+from edgereason.text.prompts import Prompt
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.lora_settings import Lora
+from edgereason.training.processes import processes
+from edgereason.training.progress import counted
+from edgereason.training.recipes.orpo import prefer
 from edgereason.training.recipes.pairs import pairs_by_process
 from edgereason.training.recipes.preference import (
     PAIRS,
@@ -34,12 +34,12 @@ from edgereason.training.recipes.preference import (
     prompt_of,
 )
 from edgereason.training.recipes.process_reward import ProcessReward, train_process_reward
-from edgereason.training.recipes.processes import processes
-from edgereason.training.recipes.progress import counted
-from edgereason.training.recipes.run import run_directory
-from edgereason.training.recipes.sampling import Drawing, Sampler, derived, open_sampler
 from edgereason.training.recipes.step_labels import LabelledAnswer, label
-from edgereason.training.recipes.trainer import Schedule, quiet_libraries
+from edgereason.training.run_directory import run_directory
+from edgereason.training.sampling.attempts import Question, attempt, read_questions
+from edgereason.training.sampling.sampling import Drawing, Sampler, derived, open_sampler
+from edgereason.training.trainer import Schedule, quiet_libraries
+from edgereason.training.training_base import TrainingBase
 
 HISTORY = ("trainer_state.json", "loss.png")
 

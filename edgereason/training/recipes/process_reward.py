@@ -21,13 +21,13 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from edgereason.training.recipes.attempts import Attempt, Question
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.chat import Chat
-from edgereason.training.recipes.lora import ALL_LINEAR, Lora
-from edgereason.training.recipes.processes import processes
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.lora_settings import ALL_LINEAR, Lora
+from edgereason.training.processes import processes
 from edgereason.training.recipes.step_labels import LabelledAnswer, steps
-from edgereason.training.recipes.trainer import Schedule, arguments, fit, keep_history, seeded
+from edgereason.training.sampling.attempts import Attempt, Question
+from edgereason.training.trainer import Schedule, arguments, fit, keep_history, seeded
+from edgereason.training.training_base import TrainingBase
 
 _UNLABELLED = -1.0
 

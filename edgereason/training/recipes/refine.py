@@ -12,12 +12,11 @@ from pathlib import Path
 
 from trl import DPOConfig, DPOTrainer
 
-from edgereason.adapters import read_adapter
-from edgereason.bundle import file_sha256
+from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import UsageError
-from edgereason.training.recipes.attempts import Question, attempt, read_questions
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.chat import Chat
+from edgereason.files import file_sha256
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.progress import counted
 from edgereason.training.recipes.pairs import pairs_by_result
 from edgereason.training.recipes.preference import (
     PAIRS,
@@ -31,10 +30,11 @@ from edgereason.training.recipes.preference import (
     rendered_tokenizer,
     trainable,
 )
-from edgereason.training.recipes.progress import counted
-from edgereason.training.recipes.run import run_directory
-from edgereason.training.recipes.sampling import Drawing, open_sampler
-from edgereason.training.recipes.trainer import Schedule, arguments, fit, keep, quiet_libraries, seeded
+from edgereason.training.run_directory import run_directory
+from edgereason.training.sampling.attempts import Question, attempt, read_questions
+from edgereason.training.sampling.sampling import Drawing, open_sampler
+from edgereason.training.trainer import Schedule, arguments, fit, keep, quiet_libraries, seeded
+from edgereason.training.training_base import TrainingBase
 
 
 def train_refine(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgereason.training.recipes.attempts import Attempt, Question
-from edgereason.training.recipes.sampling import Drawing, Opening, Progress, Sampler, sample
+from edgereason.training.sampling.attempts import Attempt, Question
+from edgereason.training.sampling.sampling import Drawing, Opening, Progress, Sampler, sample
 
 
 @dataclass(frozen=True)

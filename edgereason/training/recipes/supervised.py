@@ -12,17 +12,16 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from edgereason.bundle import file_sha256
 from edgereason.errors import EdgeReasonWarning, UsageError
-from edgereason.files import write_json
-from edgereason.prompts import Prompt
-from edgereason.training.recipes.base import TrainingBase
-from edgereason.training.recipes.chat import Chat, Tokens
-from edgereason.training.recipes.difference import as_adapter
-from edgereason.training.recipes.lisa import LayerSampling, Lisa
-from edgereason.training.recipes.lora import Lora, save_adapter
-from edgereason.training.recipes.run import Run, run_directory
-from edgereason.training.recipes.trainer import Schedule, arguments, fit, keep, keep_history, quiet_libraries, seeded
+from edgereason.files import file_sha256, write_json
+from edgereason.text.prompts import Prompt
+from edgereason.training.chat_tokens import Chat, Tokens
+from edgereason.training.lisa import LayerSampling, Lisa
+from edgereason.training.lora_settings import Lora, save_adapter
+from edgereason.training.run_directory import Run, run_directory
+from edgereason.training.trainer import Schedule, arguments, fit, keep, keep_history, quiet_libraries, seeded
+from edgereason.training.training_base import TrainingBase
+from edgereason.training.weight_difference import as_adapter
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The decoding loop: sampling, stops, prompt lookup, result forcing, continuous batching."""

@@ -1,0 +1,1 @@
+"""Guidance, then answer: the two-stage pipeline and everything that asks it."""

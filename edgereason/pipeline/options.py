@@ -1,0 +1,105 @@
+"""What a caller wishes of an answer: the same for one question, a stream, a batch or a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+from edgereason.bundle import STAGES, Stage
+from edgereason.errors import UsageError
+from edgereason.pipeline.results import Result
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `Reasoner.ask` and `Reasoner.stream`; `Asking` says what each means."""
+
+    guidance: bool | str
+    answer: bool
+    max_new_tokens: int | Mapping[str, int] | None
+    temperature: float | None
+    seed: int | None
+    calculator: bool | None
+    samples: int
+    timeout: float | None
+    history: Sequence[Result]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a question is to be answered.
+
+    Attributes:
+        guidance: Whether to write a guidance first; a text is a guidance that is given, and none is written then.
+        answer: Whether to answer; False ends after the guidance.
+        max_new_tokens: Most tokens per stage, for both or by stage; the bundle's own limits when None.
+        temperature: 0 for greedy decoding; the bundle's own when None.
+        seed: Makes sampling repeatable.
+        calculator: Whether computations in the answer, `<<16-3-4=`, get their results from a calculator; by default
+            where the answer model was trained to write them so.
+        samples: How many guidances and answers to write at once; the majority's is the result, and `Result.agreement`
+            tells how large it is. More than one are drawn at temperature 0.7 by default.
+        timeout: Seconds after which answering is given up.
+        history: Earlier turns of a conversation, oldest first, for models that were trained to see them.
+
+    Raises:
+        UsageError: a value is out of its range, or two contradict each other.
+    """
+
+    guidance: bool | str = True
+    answer: bool = True
+    max_new_tokens: int | Mapping[str, int] | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    calculator: bool | None = None
+    samples: int = 1
+    timeout: float | None = None
+    history: Sequence[Result] = ()
+
+    def __post_init__(self) -> None:
+        for stage, limit in self._limits().items():
+            if stage not in STAGES:
+                raise UsageError(f"There is no stage {stage!r}.", f"The stages are {' and '.join(STAGES)}.")
+            if limit < 1:
+                raise UsageError(f"max-tokens is {limit}.", "Give 1 or more.")
+        if isinstance(self.guidance, str) and not self.guidance.strip():
+            raise UsageError("The guidance is empty.", "Write one, or ask without guidance.")
+        if not self.answer and self.guidance is not True:
+            raise UsageError("Neither guidance nor answer are to be written.", "Ask for one of them.")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"timeout is {self.timeout}.", "Give a positive number of seconds.")
+        if self.samples != 1 and (self.timeout is not None or not self.answer):
+            raise UsageError("Several samples end when all are answered.", "Leave the timeout and guidance-only out.")
+
+    @property
+    def given(self) -> str:
+        """The guidance that is given; empty where none is."""
+        return self.guidance.strip() if isinstance(self.guidance, str) else ""
+
+    def stages(self, stages: Mapping[str, Stage]) -> dict[str, Stage]:
+        """A bundle's stages with these wishes in place of their defaults."""
+        return {name: self._stage(name, stage) for name, stage in stages.items()}
+
+    def _stage(self, name: str, stage: Stage) -> Stage:
+        sampling = stage.sampling
+        if self.temperature is not None:
+            sampling = replace(sampling, temperature=self.temperature)
+        if self.seed is not None:
+            sampling = replace(sampling, seed=self.seed)
+        limit = self._limits().get(name, stage.max_new_tokens)
+        prompt = stage.prompt.after(_turns(name, self.history))
+        if name == "answer" and self.calculator is not None:
+            prompt = replace(prompt, calculator=self.calculator)
+        return replace(stage, prompt=prompt, sampling=sampling, max_new_tokens=limit)
+
+    def _limits(self) -> Mapping[str, int]:
+        if isinstance(self.max_new_tokens, int):
+            return dict.fromkeys(STAGES, self.max_new_tokens)
+        return self.max_new_tokens or {}
+
+
+def _turns(name: str, history: Sequence[Result]) -> list[tuple[str, str | None, str]]:
+    """What a stage was asked and what it wrote in each turn; turns without a guidance are no example of one."""
+    if name == "guidance":
+        return [(turn.question, None, turn.guidance) for turn in history if turn.guidance]
+    return [(turn.question, turn.guidance or None, turn.answer) for turn in history]

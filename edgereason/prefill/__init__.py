@@ -1,0 +1,1 @@
+"""What is computed before decoding begins: sessions, the prefix cache, overlapped prefill."""

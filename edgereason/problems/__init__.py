@@ -1,0 +1,1 @@
+"""Questions with their right answers: records, extraction of results, and two generators."""

@@ -1,0 +1,1 @@
+"""Arithmetic word problems of one and two steps, made from a seed."""

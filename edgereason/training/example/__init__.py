@@ -1,0 +1,1 @@
+"""How the example model that ships with the package is made."""

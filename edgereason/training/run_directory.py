@@ -1,0 +1,118 @@
+"""The directory of a training: nothing has its name before it is complete, and an interrupted one can go on.
+
+    my-adapter.partial/        while training
+      run.json                 what is trained: settings, and the sums of base and data
+      checkpoints/             transformers' own
+      result/                  becomes my-adapter
+    my-adapter/
+      adapter_config.json  adapter_model.safetensors  prompt.json
+      run.json  trainer_state.json  loss.png
+
+Under `accelerate launch` the first process alone creates, removes and renames; the others wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from edgereason.errors import UsageError
+from edgereason.files import new_file, publish, read_json, write_json
+from edgereason.training.processes import processes
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training under way.
+
+    Attributes:
+        path: The directory that holds everything until the end; a recipe of several steps makes its own in it.
+        settings: What `run.json` records.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where transformers' Trainer saves its state."""
+        return self.path / "checkpoints"
+
+    @property
+    def result(self) -> Path:
+        """Becomes the adapter's directory."""
+        return self.path / "result"
+
+    def last_checkpoint(self) -> str | None:
+        """What to resume from, in the form that `Trainer.train` takes; None at the beginning."""
+        found: str | None = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
+        return found
+
+
+@contextmanager
+def run_directory(out: Path, settings: Mapping[str, Any], resume: bool = False, force: bool = False) -> Iterator[Run]:
+    """A place to train in, whose result becomes `out` when the block ends well; otherwise it stays, to be resumed.
+
+    Args:
+        out: The adapter's directory.
+        settings: JSON that tells this training from another; what it changes is not resumed.
+        resume: Go on where an interrupted training of the same settings has stopped.
+        force: Replace what is at `out`, and start anew where a training was interrupted.
+
+    Raises:
+        UsageError: `out` exists, an interrupted training is there and neither resumed nor replaced, or its settings
+            were others.
+    """
+    state = processes()
+    # As a file gives them back, where tuples are lists.
+    run = Run(out.absolute().with_name(f"{out.name}.partial"), json.loads(json.dumps(settings)))
+    # Every process looks before the first one writes.
+    _check(out, run, resume, force)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _prepare(run, resume)
+    state.wait_for_everyone()
+    yield run
+    state.wait_for_everyone()
+    if state.is_main_process:
+        write_json(run.result / RECORD, run.settings)
+        publish(run.result, out)
+        shutil.rmtree(run.path)
+    state.wait_for_everyone()
+
+
+def _check(out: Path, run: Run, resume: bool, force: bool) -> None:
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+    record = run.path / RECORD
+    if not record.is_file() or (force and not resume):
+        return
+    if not resume:
+        raise UsageError(
+            f"{run.path} is a training that was interrupted.", "Go on with --resume, or start anew with --force."
+        )
+    before = read_json(record)
+    changed = sorted(name for name in {*before, *run.settings} if before.get(name) != run.settings.get(name))
+    if changed:
+        raise UsageError(
+            f"{run.path} was begun with another {', '.join(changed)}.",
+            "Give the same as then, or start anew with --force and without --resume.",
+        )
+
+
+def _prepare(run: Run, resume: bool) -> None:
+    if not (resume and (run.path / RECORD).is_file()):
+        shutil.rmtree(run.path, ignore_errors=True)
+    shutil.rmtree(run.result, ignore_errors=True)
+    run.result.mkdir(parents=True)
+    with new_file(run.path / RECORD) as partial:
+        write_json(partial, run.settings)

@@ -1,0 +1,1 @@
+"""Drawing attempts from a model under training."""

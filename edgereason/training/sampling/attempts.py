@@ -1,0 +1,122 @@
+"""Attempts: the reasoning paths that a model samples for questions with known results, and which of them are right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgereason.errors import UsageError
+from edgereason.problems.extraction import extract
+from edgereason.problems.final_result import FINAL_MARKER, comparable, final_result
+from edgereason.problems.records import Kind, Problem
+from edgereason.text.prompts import Prompt
+from edgereason.training.chat_tokens import Chat
+from edgereason.training.examples import Example, read_examples
+from edgereason.training.sampling.sampling import Drawing, Opening, Progress, Sampler, Text, sample
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its result.
+
+    Attributes:
+        prompt: The rendered chat, up to where the answer begins.
+        problem: What the result has to be.
+    """
+
+    prompt: str
+    problem: Problem
+
+    def solved_by(self, text: Text, written: str = "") -> bool:
+        """Whether the answer that begins with `written` and goes on with `text` is complete and right."""
+        found = extract(self.problem, written + text.text) if text.ended else None
+        return found is not None and comparable(found) == comparable(self.problem.expected)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way from a question to a result.
+
+    Attributes:
+        question: Its place among the questions.
+        text: What the model wrote.
+        right: Whether that has the right result.
+        ended: Whether the model ended it; otherwise it ran out of room.
+        times: How often it was sampled.
+        score: What a process reward model gives it, from 0 to 1; None without one.
+    """
+
+    question: int
+    text: str
+    right: bool
+    ended: bool = True
+    times: int = 1
+    score: float | None = None
+
+
+def read_questions(data: Path, chat: Chat, prompt: Prompt, context: int) -> list[Question]:
+    """Read questions with results, and render them as inference does.
+
+    Args:
+        data: JSON lines with `question`, and a `result` or an `answer` that ends in `#### result`; with `guidance`,
+            what the prompt shows, and `choices` of multiple-choice questions.
+        chat: The base's.
+        prompt: The answer stage's.
+        context: Most tokens that the base reads.
+
+    Raises:
+        UsageError: a line cannot be used, or leaves no room for an answer; the message names it.
+    """
+    return [_question(example, data, chat, prompt, context) for example in read_examples(data, ())]
+
+
+def _question(example: Example, data: Path, chat: Chat, prompt: Prompt, context: int) -> Question:
+    rendered = chat.prompt(prompt, example.text, example.guidance)
+    if (length := len(chat.tokenizer.encode(rendered))) >= context:
+        raise UsageError(
+            f"{data}:{example.line} gives a prompt of {length:,} tokens, which fills the context of {context:,}.",
+            "Shorten the line or take it out.",
+        )
+    kind: Kind = "choice" if example.choices else "result"
+    return Question(rendered, Problem(example.question, _result(example, data), kind, example.choices))
+
+
+def _result(example: Example, data: Path) -> str:
+    result = example.result
+    if result is None and FINAL_MARKER in (example.answer or ""):
+        result = final_result(example.answer or "")
+    if not result:
+        raise UsageError(
+            f"{data}:{example.line} does not say what the right result is.",
+            'Give the line a "result", or an "answer" that ends in "#### 42".',
+        )
+    return result
+
+
+def attempt(
+    sampler: Sampler, questions: Sequence[Question], drawing: Drawing, seed: int, path: Path, progress: Progress
+) -> list[Attempt]:
+    """Sample answers to every question; those that are the same are one attempt.
+
+    Args:
+        path: Where they are kept; see `sampling.sample`, as for the rest.
+    """
+    openings = [Opening(question.prompt) for question in questions]
+    texts = sample(sampler, openings, drawing, seed, path, progress)
+    return list(_distinct(questions, texts))
+
+
+def _distinct(questions: Sequence[Question], texts: Sequence[Sequence[Text]]) -> Iterator[Attempt]:
+    for number, (question, written) in enumerate(zip(questions, texts, strict=True)):
+        for text, times in Counter(written).items():
+            yield Attempt(number, text.text, question.solved_by(text), text.ended, times)
+
+
+def by_question(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
+    """The attempts of each question."""
+    found: dict[int, list[Attempt]] = {}
+    for each in attempts:
+        found.setdefault(each.question, []).append(each)
+    return found

@@ -1,0 +1,122 @@
+"""The rungs on which nothing may differ: token ids, rendered prompts, end tokens.
+
+The reference is what an adapter was trained with: transformers' own tokenizer, chat template and generation settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from edgereason.errors import BundleError
+from edgereason.text.prompts import Prompt
+from edgereason.text.tokenizer import Tokenizer
+
+Comparison = tuple[dict[str, float], str]
+"""`compared` and `different`, and the first difference in words (empty where all are equal)."""
+
+_PROBES = (
+    "",
+    " ",
+    "  two  spaces,\ttab\n\nand lines \r\n",
+    "Don't we'll I'M THEY'VE",
+    "3.14159 and 1,000,000 - 12% of $5 = 42",
+    "naïve café Ünïcödé \uff21\uff22 ﬁ e\u0301",
+    "Привет, мир! 你好世界。 こんにちは 안녕 שלום مرحبا नमस्ते",
+    "👩‍👩‍👧 ✓ → ∑ \u200b\ufeff",
+    "def f(x):\n    return {'a': [1, 2]}  # <tag/>",
+    "#### 42",
+)
+
+
+def compare_ids(reference: Any, bundle: Tokenizer, texts: Sequence[str]) -> Comparison:
+    """Token ids of texts, of probes in several scripts, and of every token's own text, which uses every merge.
+
+    Args:
+        reference: transformers' tokenizer.
+        bundle: The bundle's.
+        texts: What the models read and write.
+    """
+    vocabulary = [text for text in reference.batch_decode([[i] for i in range(len(reference))]) if "\ufffd" not in text]
+    return compare_texts(reference, bundle.encode, [*texts, *_PROBES, *vocabulary])
+
+
+def compare_texts(reference: Any, encode: Callable[[str], list[int]], texts: Sequence[str]) -> Comparison:
+    """Token ids of texts: transformers' tokenizer `reference` against what `encode` gives."""
+    checked = list(dict.fromkeys(texts))
+    expected = reference(checked, add_special_tokens=False)["input_ids"]
+    different = [
+        (text, ids, found) for text, ids in zip(checked, expected, strict=True) if (found := encode(text)) != list(ids)
+    ]
+    first = ""
+    if different:
+        text, ids, found = different[0]
+        at = next((i for i, pair in enumerate(zip(ids, found, strict=False)) if pair[0] != pair[1]), 0)
+        first = f"{_shortened(text)} has {found[at : at + 4]} where {list(ids[at : at + 4])} is right"
+    return _counts(len(checked), len(different)), first
+
+
+def compare_prompts(
+    reference: Any, prompt: Prompt, bundle: Tokenizer, bundle_prompt: Prompt, asked: Iterable[tuple[str, str | None]]
+) -> Comparison:
+    """The texts that models are asked with: the adapter's prompt in the chat template that it was trained with, against
+    the bundle's.
+
+    Args:
+        reference, prompt: transformers' tokenizer, and the prompt that belongs to the adapter.
+        bundle, bundle_prompt: The bundle's.
+        asked: Questions with their guidances, where there are any.
+    """
+    compared, different, first = 0, 0, ""
+    for question, guidance in asked:
+        expected = render(reference, prompt, question, guidance)
+        try:
+            found = bundle.render(bundle_prompt.messages(question, guidance))
+        except BundleError as error:
+            found = f"(refused: {error.what})"
+        compared += 1
+        if found != expected:
+            different += 1
+            first = first or _difference(found, expected)
+    return _counts(compared, different), first
+
+
+def render(tokenizer: Any, prompt: Prompt, question: str, guidance: str | None) -> str:
+    """A prompt's text as transformers renders it."""
+    text: str = tokenizer.apply_chat_template(
+        prompt.messages(question, guidance), tokenize=False, add_generation_prompt=True
+    )
+    return text
+
+
+def compare_stops(expected: frozenset[int], found: Mapping[str, Iterable[int]]) -> Comparison:
+    """The tokens that end a text: those of each of the bundle's files against the reference's.
+
+    Args:
+        expected: Every token that ends the reference's texts.
+        found: By where it stands in the bundle. The manifest has to name all of them, since the decoding loop goes by
+            it; other files may name some, and no others.
+    """
+    different, first = 0, ""
+    for where, tokens in found.items():
+        named = frozenset(tokens)
+        lost, added = expected - named if where == "bundle.json" else frozenset(), named - expected
+        if lost or added or not named:
+            different += 1
+            first = first or f"{where} names {sorted(named) or 'none'}, the reference {sorted(expected)}"
+    return _counts(len(found), different), first
+
+
+def _counts(compared: int, different: int) -> dict[str, float]:
+    return {"compared": compared, "different": different}
+
+
+def _difference(found: str, expected: str) -> str:
+    at = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+    at = min(len(found), len(expected)) if at is None else at
+    start = max(0, at - 12)
+    return f"at character {at} {_shortened(found[start:])} stands for {_shortened(expected[start:])}"
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")

@@ -1,0 +1,1 @@
+"""Reading exported weights back, by other means than they were written with."""

@@ -1,0 +1,1 @@
+"""Writers of bundles: native, GPTQ, ONNX, and the shared layout."""

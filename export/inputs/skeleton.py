@@ -1,0 +1,297 @@
+"""PEFT's model of a base and its adapters without the base's weights.
+
+PEFT knows every kind of LoRA, but merges whole models in memory. Here it gets the base's architecture with placeholders
+for weights (their shape, one number in memory), the adapters are loaded into it, and each layer is lent its real weight
+for as long as PEFT takes to merge it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from accelerate import init_empty_weights
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper, TrainableTokensWrapper
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgereason.errors import ExportError
+from edgereason.export.inputs.base_model import Adapter
+
+Float32 = npt.NDArray[np.float32]
+Read = Callable[[str], Float32]
+"""Reads a weight of the base by its name."""
+
+
+class Skeleton:
+    """The architecture of a base, with adapters on it.
+
+    Args:
+        config: The base's Hugging Face configuration, with the vocabulary that the adapters have.
+        adapter: What is applied to it, with all that is blended with it; None for the base alone.
+
+    Attributes:
+        shapes: Of every weight, by its name in the checkpoint, in the model's order.
+        tied: By the name of a weight that is another one as well: that one's name.
+        model: PEFT's model of both, or transformers' of the base alone, all but the adapters' weights placeholders.
+
+    Raises:
+        ExportError: an adapter cannot be loaded into this architecture.
+    """
+
+    def __init__(self, config: Mapping[str, Any], adapter: Adapter | None) -> None:
+        empty = empty_model(config)
+        self.shapes, self.tied = _parameters(empty)
+        self.model = attach(empty, adapter) if adapter else empty
+        self._base: nn.Module = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def changes(self, name: str) -> bool:
+        """Whether the adapters change a weight, or bring it."""
+        module, leaf = self._find(name)
+        if isinstance(module, LoraLayer) and module.active_adapters[0] in _adapters_of(module):
+            return leaf == "weight" or self._has_lora_bias(module) or self.brings(name)
+        return self.brings(name)
+
+    def brings(self, name: str) -> bool:
+        """Whether the adapters have a weight of their own, in place of the base's."""
+        module, leaf = self._find(name)
+        return isinstance(module, TrainableTokensWrapper) or not _is_placeholder(getattr(_own(module), leaf))
+
+    def merged(self, name: str, read: Read) -> Float32:
+        """A weight with all that the adapters do to it, in fp32.
+
+        Args:
+            name: Its name in the base's checkpoint.
+            read: Reads what the base has; called with the names of the layer's weights alone.
+
+        Raises:
+            ExportError: the merged weight is not finite.
+        """
+        if not self.changes(name):
+            return read(name)
+        module, leaf = self._find(name)
+        prefix = name.removesuffix(leaf)
+        if isinstance(module, LoraLayer) and leaf == "bias" and not self._has_lora_bias(module):
+            return self.unmerged(name, read)
+        if not isinstance(module, LoraLayer | TrainableTokensWrapper):
+            return _to_numpy(getattr(_own(module), leaf))
+        layer = module.token_adapter if isinstance(module, TrainableTokensWrapper) else module
+        with _lent(layer.base_layer, prefix, read):
+            try:
+                layer.merge(safe_merge=True)
+            except ValueError as error:
+                raise ExportError(
+                    f"The adapter cannot be merged into {name}: {error}.", "Check the base and the adapter."
+                ) from error
+            layer.merged_adapters.clear()
+            return _to_numpy(getattr(layer.base_layer, leaf))
+
+    def unmerged(self, name: str, read: Read) -> Float32:
+        """A weight before anything is done to it: the base's, or what training has put in its place."""
+        module, leaf = self._find(name)
+        parameter = getattr(module.original_module if isinstance(module, ModulesToSaveWrapper) else _own(module), leaf)
+        return read(name) if _is_placeholder(parameter) else _to_numpy(parameter)
+
+    def stored(self, name: str, read: Read) -> Float32:
+        """As `unmerged`, for a name of any weight: a tied one is the other."""
+        source = self.tied.get(name)
+        return self.unmerged(source, read) if source else read(name)
+
+    @staticmethod
+    def _has_lora_bias(layer: LoraLayer) -> bool:
+        return bool(layer.lora_bias.get(layer.active_adapters[0], False))
+
+    def _find(self, name: str) -> tuple[nn.Module, str]:
+        path, _, leaf = name.rpartition(".")
+        return self._base.get_submodule(path), leaf
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """PEFT warns of what transformers has renamed, and of what is checked here."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def empty_model(config: Mapping[str, Any]) -> nn.Module:
+    """transformers' model of a configuration in float32, ready to compute but for its weights.
+
+    They are placeholders, of their shapes and of one number each; tied ones are the same object.
+    """
+    values = {key: value for key, value in config.items() if key != "quantization_config"}
+    parsed = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(values)
+    with quiet(), init_empty_weights(include_buffers=False):
+        # Only eager attention computes every family's scores as its paper has them (soft caps).
+        model: Any = transformers.AutoModelForCausalLM.from_config(
+            parsed, dtype=torch.float32, attn_implementation="eager"
+        )
+    model.tie_weights()
+    placeholders: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter not in placeholders:
+                placeholders[parameter] = _placeholder(parameter.shape)
+            module.register_parameter(name, placeholders[parameter])
+    empty: nn.Module = model.eval()
+    return empty
+
+
+def placeholders(module: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """The weights that are to be lent: the modules that hold them, and their names there."""
+    return [
+        (holder, leaf, parameter)
+        for holder in module.modules()
+        for leaf, parameter in holder.named_parameters(recurse=False)
+        if _is_placeholder(parameter)
+    ]
+
+
+def _placeholder(shape: torch.Size) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(()).expand(shape), requires_grad=False)
+
+
+def _is_placeholder(parameter: object) -> bool:
+    return not isinstance(parameter, Tensor) or not any(parameter.stride())
+
+
+def attach(model: nn.Module, adapter: Adapter) -> PeftModel:
+    """Put an adapter on transformers' model of its base, unmerged; blended ones as PEFT combines them.
+
+    Args:
+        model: In float32; its vocabulary has to be the adapter's. Weights that the adapter brings replace its own.
+        adapter: What to put on it. An extrapolation is not applied: no adapter can say it.
+
+    Raises:
+        ExportError: it does not fit.
+    """
+    peft_model: PeftModel | None = None
+    names = [f"adapter{index}" for index in range(len(adapter.parts))]
+    with quiet():
+        for name, part in zip(names, adapter.parts, strict=True):
+            peft_model = _load(peft_model or model, name, part)
+        assert peft_model is not None
+        if adapter.blend:
+            _blend(peft_model, names, adapter)
+    return peft_model.eval()
+
+
+def _load(model: nn.Module, name: str, adapter: Adapter) -> PeftModel:
+    """Put one adapter on a model, or beside those that it has."""
+    try:
+        # What was drawn to begin the training with does not matter any more, and may be costly to draw.
+        config = LoraConfig.from_pretrained(str(adapter.path), inference_mode=True)
+        config.init_lora_weights = True
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config, low_cpu_mem_usage=True)
+        else:
+            model = get_peft_model(model, config, adapter_name=name, low_cpu_mem_usage=True)
+        tensors = {key: tensor.float() for key, tensor in load_file(adapter.weights).items()}
+        found = set_peft_model_state_dict(model, tensors, name, low_cpu_mem_usage=True)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ExportError(
+            f"{adapter.path} does not fit its base: {_reason(error)}",
+            "Check that both are the ones it was trained with.",
+        ) from error
+    _check_loaded(model, name, adapter, found.unexpected_keys)
+    return model
+
+
+def _blend(model: PeftModel, names: list[str], adapter: Adapter) -> None:
+    """Combine adapters, and make the result the active one."""
+    blend = adapter.blend
+    assert blend is not None
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(blend.seed)
+            model.add_weighted_adapter(
+                names, list(blend.weights), "blend", combination_type=blend.method, density=blend.density
+            )
+    except ValueError as error:
+        raise ExportError(
+            f"{', '.join(part.path.name for part in adapter.parts)} cannot be combined: {_reason(error)}",
+            "--combine cat combines adapters of different ranks.",
+        ) from error
+    model.set_adapter("blend")
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and "blend" in module.scaling:
+            # The factors contain the scaling; PEFT 0.21 applies another one where the first adapter has rsLoRA.
+            module.scaling["blend"] = 1.0
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an error, which is where torch names what does not fit."""
+    return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+
+
+def _check_loaded(model: PeftModel, name: str, adapter: Adapter, unexpected: list[str]) -> None:
+    """Make sure that every tensor of the adapter has its place, and every place its tensor."""
+    if unexpected:
+        raise ExportError(
+            f"{adapter.weights} has {unexpected[0]}, which its configuration does not explain.",
+            "Save the adapter again with PEFT's save_pretrained().",
+        )
+    for key, parameter in model.named_parameters():
+        if f".{name}" in key and parameter.is_meta:
+            raise ExportError(
+                f"{adapter.weights} lacks {key.replace(f'.{name}', '')}.", "Copy it again from its source."
+            )
+
+
+def _parameters(model: nn.Module) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """The shapes of a model's weights by name, in its order; and for those that are tied, the first one's name."""
+    first: dict[nn.Parameter, str] = {}
+    shapes, tied = {}, {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shapes[name] = tuple(parameter.shape)
+        if first.setdefault(parameter, name) != name:
+            tied[name] = first[parameter]
+    return shapes, tied
+
+
+def _adapters_of(layer: LoraLayer) -> set[str]:
+    return {*layer.lora_A, *layer.lora_embedding_A}
+
+
+def _own(module: nn.Module) -> nn.Module:
+    """The module that has the weight of its own, below what PEFT has put around it."""
+    if isinstance(module, ModulesToSaveWrapper):
+        module = module.modules_to_save[module.active_adapters[0]]
+    elif isinstance(module, TrainableTokensWrapper):
+        return _own(module.token_adapter.base_layer)
+    elif isinstance(module, LoraLayer):
+        module = module.base_layer
+    return module
+
+
+@contextmanager
+def _lent(layer: nn.Module, prefix: str, read: Read) -> Iterator[None]:
+    """Give a layer its real weights for as long as the block takes."""
+    held = dict(layer.named_parameters(recurse=False))
+    for leaf, parameter in held.items():
+        if _is_placeholder(parameter):
+            real = torch.from_numpy(read(prefix + leaf))
+            layer.register_parameter(leaf, nn.Parameter(real, requires_grad=False))
+        else:
+            # Merging sets its data: what is held must stay as the adapter brought it.
+            layer.register_parameter(leaf, nn.Parameter(parameter.data, requires_grad=False))
+    try:
+        yield
+    finally:
+        for leaf, parameter in held.items():
+            layer.register_parameter(leaf, parameter)
+
+
+def _to_numpy(tensor: Tensor) -> Float32:
+    array: Float32 = tensor.detach().float().numpy()
+    return array
