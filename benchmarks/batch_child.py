@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warm_up, *questions = json.load(sys.stdin)
     # A random model repeats itself, so that speculation would gain more than on text.
-    options = {"on": ("reading_along", "prefix_cache")}
+    options = {"on": ("overlapped_prefill", "prefix_cache")}
     reasoner = Pipeline(arguments.bundle, arguments.threads, arguments.limit, options).reasoner
     reasoner.ask(warm_up, temperature=0.0)
     start = time.perf_counter()

@@ -57,7 +57,7 @@ class Run:
         return f"{self.format}-{self.layout}"
 
 
-_LOSSLESS = ("reading_along", "prefix_cache")  # on the random pair nothing repeats: speculation stays off there
+_LOSSLESS = ("overlapped_prefill", "prefix_cache")  # on the random pair nothing repeats: speculation stays off there
 
 
 def _native(name: str, layout: str, *on: str) -> Run:
@@ -75,7 +75,7 @@ RUNS = (
     _native("prefix cache", "merged", "prefix_cache"),
     _native("speculation", "merged", "speculation"),
     _native("nothing on", "shared"),
-    _native("reading along", "shared", "reading_along"),
+    _native("reading along", "shared", "overlapped_prefill"),
     _native("prefix cache", "shared", "prefix_cache"),
     _native("speculation", "shared", "speculation"),
     _native("all but speculation", "shared", *_LOSSLESS),

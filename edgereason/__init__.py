@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgereason.pipeline.batch import Outcome
     from edgereason.pipeline.reasoner import Reasoner, load
     from edgereason.pipeline.results import Event, Result, Timings
-    from edgereason.prefill.optimizations import Techniques
+    from edgereason.prefill.optimizations import Optimizations
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ _HOMES = {
     "Result": "pipeline.results",
     "Sampling": "bundle",
     "StageTimings": "decoding.timings",
-    "Techniques": "prefill.optimizations",
+    "Optimizations": "prefill.optimizations",
     "Timings": "pipeline.results",
     "UsageError": "errors",
     "load": "pipeline.reasoner",
@@ -55,12 +55,12 @@ __all__ = [
     "Event",
     "ExportError",
     "LanguageModel",
+    "Optimizations",
     "Outcome",
     "Reasoner",
     "Result",
     "Sampling",
     "StageTimings",
-    "Techniques",
     "Timings",
     "UsageError",
     "load",

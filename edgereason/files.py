@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import hashlib
 import json
 import os
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgereason.errors import BundleError, ExportError
+from edgereason.errors import BundleError, ExportError, UsageError
 
 _DAMAGED = "Copy or export the model again."
 
@@ -31,6 +33,42 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(f"{path} is not a JSON object.", _DAMAGED)
     return value
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a JSON lines file (also gzipped) that are not blank, each with its number from 1.
+
+    Only a line feed ends a line (https://jsonlines.org): strings may hold U+2028 or U+0085. A byte order mark and
+    carriage returns do not count.
+
+    Raises:
+        UsageError: the file is missing or cannot be read.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
+                if text:
+                    yield number, text
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist.", "Give a JSON lines file.") from error
+    except (OSError, EOFError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", "Give a JSON lines file.") from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """The values of a JSON lines file, each with where it stands, `FILE:LINE`; see `json_lines`.
+
+    Raises:
+        UsageError: the file is missing or cannot be read, or a line is not JSON.
+    """
+    for number, line in json_lines(path):
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except ValueError as error:  # includes text that is not UTF-8
+            raise UsageError(
+                f"{path}:{number} is not JSON: {error}.", "Give a file with a JSON value on each line."
+            ) from error
 
 
 def write_json(path: Path, value: object) -> None:

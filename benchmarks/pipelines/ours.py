@@ -9,9 +9,9 @@ from typing import Any
 
 from edgereason.bundle import Bundle
 from edgereason.pipeline.reasoner import Reasoner
-from edgereason.prefill.optimizations import Techniques
+from edgereason.prefill.optimizations import Optimizations
 
-_NAMES = tuple(field.name for field in fields(Techniques))
+_NAMES = tuple(field.name for field in fields(Optimizations))
 
 
 class Pipeline:
@@ -25,8 +25,8 @@ class Pipeline:
                 for name, stage in opened.stages.items()
             }
             opened = replace(opened, stages=stages)
-        techniques = Techniques(**dict.fromkeys(_NAMES, False) | dict.fromkeys(options.get("on", _NAMES), True))
-        self.reasoner = Reasoner(opened, threads=threads, techniques=techniques)
+        optimizations = Optimizations(**dict.fromkeys(_NAMES, False) | dict.fromkeys(options.get("on", _NAMES), True))
+        self.reasoner = Reasoner(opened, threads=threads, optimizations=optimizations)
 
     def ask(self, question: str) -> Iterator[str]:
         """The stage of each piece of text, as it comes."""

@@ -65,13 +65,13 @@ def ask(
     gpu_layers: GpuLayers = "auto",
     off: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A technique to do without, such as reading-along; may be repeated; all: every one."),
+        typer.Option(help="Switch off an optimization, such as overlapped-prefill; may be repeated; all: every one."),
     ] = None,
 ) -> None:
     """Answer a question in two stages: a guidance, then the answer that follows it."""
     from edgereason.pipeline.options import Options
     from edgereason.pipeline.reasoner import load
-    from edgereason.prefill.optimizations import Techniques
+    from edgereason.prefill.optimizations import Optimizations
 
     given = None if guidance is None else _read_guidance(guidance, question)
     question = question if question is not None else sys.stdin.read()
@@ -85,8 +85,8 @@ def ask(
         samples=samples,
         timeout=timeout,
     )
-    techniques = Techniques.without(off or ())
-    with load(bundle, engine, threads, techniques, answer_model, layers_on_gpu(gpu_layers), layout) as reasoner:
+    optimizations = Optimizations.without(off or ())
+    with load(bundle, engine, threads, optimizations, answer_model, layers_on_gpu(gpu_layers), layout) as reasoner:
         events = reasoner.stream(question, **options)
         try:
             result = _silent(events) if as_json or quiet else _show(events)

@@ -58,7 +58,7 @@ class Decoding:
         self.texts = 1
         self.done = False
         self.timings = timings if timings is not None else StageTimings()
-        self.timings.prompt_tokens, self.timings.known_tokens = len(prompt), session.length
+        self.timings.prompt_tokens, self.timings.cached_tokens = len(prompt), session.length
         self._begin = time.perf_counter()
         self._started = started if started is not None else self._begin
         self._first: float | None = None

@@ -11,7 +11,7 @@ class StageTimings:
 
     Attributes:
         prompt_tokens: Tokens of the rendered prompt.
-        known_tokens: Those of them whose keys and values were there already when the stage began.
+        cached_tokens: Those of them whose keys and values were there already when the stage began.
         prefill_s: From the prompt's tokens to the logits after them.
         ttft_s: From the beginning of the stage (rendering and tokenizing included) to its first token.
         new_tokens: Tokens generated, the end token included.
@@ -19,7 +19,7 @@ class StageTimings:
     """
 
     prompt_tokens: int = 0
-    known_tokens: int = 0
+    cached_tokens: int = 0
     prefill_s: float = 0.0
     ttft_s: float = 0.0
     new_tokens: int = 0

@@ -25,9 +25,9 @@ from edgereason.pipeline.external_models import open_answer_model, open_stage
 from edgereason.pipeline.options import Asking, Options
 from edgereason.pipeline.prompting import PreparedPrompt, prepare
 from edgereason.pipeline.results import Event, Result, Timings
-from edgereason.prefill.optimizations import ALL, Techniques
-from edgereason.prefill.overlapped import ReadingAlong
-from edgereason.prefill.sessions import Sequences
+from edgereason.prefill.optimizations import ALL, Optimizations
+from edgereason.prefill.overlapped import OverlappedPrefill
+from edgereason.prefill.sessions import StageSessions
 from edgereason.problems.final_result import final_result
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Reasoner:
 
     Attributes:
         bundle: What was loaded.
-        techniques: What makes two stages cost less than two models.
+        optimizations: What makes two stages cost less than two models.
         models: The two stages' models, `guidance` and `answer`; the latter is missing where a server answers.
         remote: The server that answers, if one does.
         load_s: How long loading took, in seconds.
@@ -78,13 +78,13 @@ class Reasoner:
         bundle: Bundle,
         engine: str = "auto",
         threads: int | None = None,
-        techniques: Techniques = ALL,
+        optimizations: Optimizations = ALL,
         answer_model: str | Path | None = None,
         gpu_layers: int | None = None,
     ) -> None:
         started = time.perf_counter()
         self.bundle = bundle
-        self.techniques = techniques
+        self.optimizations = optimizations
         self.models: dict[str, LanguageModel] = {}
         self.remote: RemoteModel | None = None
         try:
@@ -98,7 +98,7 @@ class Reasoner:
             raise
         foreign = frozenset[str]() if answer_model is None else frozenset({"answer"})
         self._acceptance = {stage: Acceptance() for stage in self.models}
-        self._sequences = Sequences(self.bundle, self.models, techniques, foreign)
+        self._sessions = StageSessions(self.bundle, self.models, optimizations, foreign)
         self.load_s = time.perf_counter() - started
 
     def _open(self, stage: str, engine: str, threads: int | None, gpu_layers: int | None) -> LanguageModel:
@@ -198,7 +198,7 @@ class Reasoner:
             if asking.answer:
                 yield from self._answer(question, stages, told, opened, before)
         told.timings.total_s = time.perf_counter() - started
-        self._sequences.save()
+        self._sessions.save()
         texts = (told.guidance, told.answer)
         result = self.result(question, *texts, told.timings, told.notices, told.confidence.value)
         yield Event("result", result.final or "", result)
@@ -209,7 +209,7 @@ class Reasoner:
         """Write the guidance, the answer model reading along with `read`; returns what holds the answer's beginning."""
         writing = self._begin("guidance", stages, told.timings.guidance, question, confidence=told.confidence)
         opened.callback(writing.session.close)
-        along = self._sequences.read_along(writing.session, question, stages) if read else None
+        along = self._sessions.overlap(writing.session, question, stages) if read else None
         if along is not None:
             opened.callback(along.close)
         for piece in self._write(writing, along):
@@ -218,7 +218,7 @@ class Reasoner:
         told.ended = writing.started + writing.timings.ttft_s + writing.timings.decode_s
         if along is not None:
             return along.reader
-        return writing.session if self.techniques.shared_question else None
+        return writing.session if self.optimizations.shared_question else None
 
     def _answer(
         self, question: str, stages: dict[str, Stage], told: _Told, opened: ExitStack, before: Session | None
@@ -279,7 +279,7 @@ class Reasoner:
         session = self.session(name, prompt.ids, len(prompt.ids) + prompt.limit, before)
         return _Writing(name, stages[name], prompt, session, timings, started, confidence)
 
-    def _write(self, writing: _Writing, along: ReadingAlong | None = None) -> Iterator[str]:
+    def _write(self, writing: _Writing, along: OverlappedPrefill | None = None) -> Iterator[str]:
         """A stage's text, piece by piece, with the next stage reading along."""
         stage, prompt, model = writing.stage, writing.prompt.ids, self.models[writing.name]
         ids = decode_ids(
@@ -298,7 +298,7 @@ class Reasoner:
             if along is not None:
                 along.hear(piece)
             yield piece
-        self._sequences.keep(writing.name, writing.session)
+        self._sessions.keep(writing.name, writing.session)
 
     def session(self, name: str, prompt: Sequence[int], capacity: int, before: Session | None = None) -> Session:
         """A session of a stage's model that holds the known beginning of `prompt`, and never its last token.
@@ -309,7 +309,7 @@ class Reasoner:
             capacity: Most tokens that it has to hold.
             before: A session that may begin as the prompt does.
         """
-        return self._sequences.open(name, prompt, capacity, before)
+        return self._sessions.open(name, prompt, capacity, before)
 
     def forcing(self, name: str, stage: Stage) -> ResultForcing | None:
         """What writes the results of a stage's computations; None where the model writes them itself."""
@@ -317,13 +317,13 @@ class Reasoner:
 
     def lookup(self, name: str, prompt: Sequence[int]) -> PromptLookup | None:
         """What proposes tokens of a stage's text, as earlier texts of the stage have shown to be worth it."""
-        if not self.techniques.speculation:
+        if not self.optimizations.speculation:
             return None
         return PromptLookup(prompt, self.models[name].engine.row_cost, self._acceptance[name])
 
     def prepare(self) -> None:
         """Compute what all prompts begin with, before many questions are asked at once."""
-        self._sequences.prepare()
+        self._sessions.prepare()
 
     def prompt(self, name: str, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
         """A stage's prompt as token ids; see `prepare`."""
@@ -345,7 +345,7 @@ class Reasoner:
 
     def close(self) -> None:
         """Give the models' memory back."""
-        self._sequences.close()
+        self._sessions.close()
         for model in self.models.values():
             model.close()
         self.models = {}
@@ -367,7 +367,7 @@ def load(
     bundle: str | Path | None = None,
     engine: str = "auto",
     threads: int | None = None,
-    techniques: Techniques = ALL,
+    optimizations: Optimizations = ALL,
     answer_model: str | Path | None = None,
     gpu_layers: int | None = None,
     layout: str | None = None,
@@ -379,7 +379,7 @@ def load(
             with the package.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs the bundle's format.
         threads: How many threads to compute with; None lets the engine choose.
-        techniques: What makes two stages cost less than two models; all that the engine and the bundle allow.
+        optimizations: What makes two stages cost less than two models; all that the engine and the bundle allow.
         answer_model: A model that answers in place of the bundle's own: another bundle, a GGUF file, or the address of
             a server that speaks OpenAI's chat completions.
         gpu_layers: How many layers llama.cpp computes on a GPU; None: all that its build can.
@@ -392,6 +392,6 @@ def load(
     """
     started = time.perf_counter()
     opened = Bundle.find(Path(bundle) if bundle is not None else DEFAULT_BUNDLE, layout)
-    reasoner = Reasoner(opened, engine, threads, techniques, answer_model, gpu_layers)
+    reasoner = Reasoner(opened, engine, threads, optimizations, answer_model, gpu_layers)
     reasoner.load_s = time.perf_counter() - started
     return reasoner

@@ -28,7 +28,7 @@ Prompt = Callable[[str], list[int]]
 """Token ids of the reader's prompt up to the end of a text, unfinished as it may be."""
 
 
-class ReadingAlong:
+class OverlappedPrefill:
     """The writer's session for the decoding loop, with a reader beside it; see `edgereason.engines.base.Session`.
 
     Args:

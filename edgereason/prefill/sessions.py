@@ -13,8 +13,8 @@ from edgereason.engines.native import NativeEngine
 from edgereason.engines.native_session import NativeSession
 from edgereason.errors import EdgeReasonError
 from edgereason.language_model import LanguageModel
-from edgereason.prefill.optimizations import Techniques
-from edgereason.prefill.overlapped import ReadingAlong
+from edgereason.prefill.optimizations import Optimizations
+from edgereason.prefill.overlapped import OverlappedPrefill
 from edgereason.prefill.prefix_cache import MOST_BYTES, Prefixes
 from edgereason.prefill.prefix_files import PrefixFiles
 from edgereason.text.tokenizer import TextTokenizer
@@ -25,7 +25,7 @@ _WORTH_KEEPING = 8
 """Tokens of instructions from which on their keys and values are kept on disk."""
 
 
-class Sequences:
+class StageSessions:
     """Opens the sessions of both stages. Safe to use from several threads.
 
     Only the native engine's keys and values can be shared and kept: sessions of the others begin empty. Those of
@@ -36,11 +36,11 @@ class Sequences:
         self,
         bundle: Bundle,
         models: Mapping[str, LanguageModel],
-        techniques: Techniques,
+        optimizations: Optimizations,
         foreign: frozenset[str] = frozenset(),
     ) -> None:
         self._models = models
-        self._techniques = techniques
+        self._optimizations = optimizations
         self._stages = bundle.stages
         self._shared = bundle.shared
         self._prefixes: dict[str, Prefixes] = {}
@@ -51,10 +51,10 @@ class Sequences:
         self._lock = threading.Lock()
         for stage, model in models.items():
             if isinstance(model.engine, NativeEngine):
-                together = self._shared and techniques.shared_question and bool(self._prefixes)
-                kept = Prefixes(model.engine, MOST_BYTES if techniques.prefix_cache else 0)
+                together = self._shared and optimizations.shared_question and bool(self._prefixes)
+                kept = Prefixes(model.engine, MOST_BYTES if optimizations.prefix_cache else 0)
                 self._prefixes[stage] = next(iter(self._prefixes.values())) if together else kept
-        if self._prefixes and techniques.prefix_cache:
+        if self._prefixes and optimizations.prefix_cache:
             self._files = PrefixFiles(bundle)
 
     def open(self, stage: str, prompt: Sequence[int], capacity: int, also: Session | None = None) -> Session:
@@ -81,13 +81,13 @@ class Sequences:
         if isinstance(session, NativeSession):
             self._prefixes[stage].keep(session)
 
-    def read_along(self, writer: Session, question: str, stages: Mapping[str, Stage]) -> ReadingAlong | None:
+    def overlap(self, writer: Session, question: str, stages: Mapping[str, Stage]) -> OverlappedPrefill | None:
         """The guidance's session with the answer model reading beside it; None where that is of no use.
 
         It takes one engine for both stages that computes several sequences in one pass, and a chat template that puts
         the guidance into the prompt as it is.
         """
-        if not (self._techniques.reading_along and self._shared and isinstance(writer, NativeSession)):
+        if not (self._optimizations.overlapped_prefill and self._shared and isinstance(writer, NativeSession)):
             return None
         model, stage = self._models["answer"], stages["answer"]
         assert isinstance(model.engine, NativeEngine)
@@ -101,8 +101,8 @@ class Sequences:
             return start + tokenizer.encode(rest + text.strip())
 
         room = stages["guidance"].max_new_tokens + stage.max_new_tokens + len(tokenizer.encode(behind[0]))
-        also = writer if self._techniques.shared_question else None
-        return ReadingAlong(model.engine, writer, partial(self._open_reader, room=room, also=also), prompt)
+        also = writer if self._optimizations.shared_question else None
+        return OverlappedPrefill(model.engine, writer, partial(self._open_reader, room=room, also=also), prompt)
 
     def _open_reader(self, known: Sequence[int], room: int, also: NativeSession | None) -> NativeSession:
         capacity = min(len(known) + room, self._models["answer"].engine.context_length)
@@ -112,7 +112,7 @@ class Sequences:
 
     def prepare(self) -> None:
         """Compute the fixed instructions of every stage, where they are not known: many prompts will begin so."""
-        for stage in self._prefixes if self._techniques.prefix_cache else ():
+        for stage in self._prefixes if self._optimizations.prefix_cache else ():
             self._load(stage)
             ids, model = self._fixed(stage), self._models[stage]
             if len(ids) < _WORTH_KEEPING:

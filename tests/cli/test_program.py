@@ -42,7 +42,7 @@ def test_json_has_every_field(native_bundle: Path) -> None:
     assert set(result["timings"]) == {"load_s", "guidance", "answer", "handover_s", "total_s"}
     for stage in ("guidance", "answer"):
         timings = result["timings"][stage]
-        assert set(timings) == {"prompt_tokens", "known_tokens", "prefill_s", "ttft_s", "new_tokens", "decode_s"}
+        assert set(timings) == {"prompt_tokens", "cached_tokens", "prefill_s", "ttft_s", "new_tokens", "decode_s"}
         assert 1 <= timings["new_tokens"] <= 5
         assert 0 < timings["prefill_s"] <= timings["ttft_s"] < result["timings"]["total_s"]
 

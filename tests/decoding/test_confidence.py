@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from places import TINY
 from typer.testing import CliRunner
 
-from edgereason import Techniques, load
+from edgereason import Optimizations, load
 from edgereason.bundle import Sampling
 from edgereason.cli.app import app
 from edgereason.cli.ask import OUTSIDE
@@ -62,7 +62,7 @@ def test_every_drawn_token_counts_the_one_that_ends_the_text_too(
 
 
 def test_asking_streaming_and_batches_agree(rows_as_if_alone: None) -> None:
-    with load() as reasoner, load(techniques=Techniques.without(["all"])) as plain:
+    with load() as reasoner, load(optimizations=Optimizations.without(["all"])) as plain:
         asked = [reasoner.ask(question).confidence for question in QUESTIONS]
         assert all(confidence is not None and 0.5 < confidence <= 1 for confidence in asked)
         assert [plain.ask(question).confidence for question in QUESTIONS] == asked

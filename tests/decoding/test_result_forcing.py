@@ -17,7 +17,7 @@ from random_model import save_tokenizer
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from edgereason import Reasoner, Techniques, UsageError, load
+from edgereason import Optimizations, Reasoner, UsageError, load
 from edgereason.bundle import Sampling
 from edgereason.decoding.continuous_batching import Work, Writing, run
 from edgereason.decoding.loop import Decoding, decode_ids
@@ -367,7 +367,7 @@ def test_batches_streams_and_techniques_change_nothing(
         streamed = "".join(event.text for event in reasoner.stream(QUESTIONS[0], **options) if event.stage == "answer")
         assert streamed.strip() == answers[0]
         assert all(result.timings.answer.new_tokens <= LIMIT for result in batched if result)
-    with load(native, techniques=Techniques.without(["all"])) as plain:
+    with load(native, optimizations=Optimizations.without(["all"])) as plain:
         assert [plain.ask(question, **options).answer for question in QUESTIONS] == answers
 
 

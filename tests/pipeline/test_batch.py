@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from places import TINY
 from resident import resident_bytes
 
-from edgereason import ContextError, Reasoner, Result, Techniques, Timings, UsageError, load
+from edgereason import ContextError, Optimizations, Reasoner, Result, Timings, UsageError, load
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import CancelledError
 from edgereason.export import export
@@ -39,8 +39,8 @@ def random_pair(request: pytest.FixtureRequest, native_bundle: Path, shared_bund
 
     Nothing is kept from one question to the next, so that passes can be counted.
     """
-    techniques = Techniques.without(["prefix-cache"])
-    with load(native_bundle if request.param == "merged" else shared_bundle, techniques=techniques) as reasoner:
+    optimizations = Optimizations.without(["prefix-cache"])
+    with load(native_bundle if request.param == "merged" else shared_bundle, optimizations=optimizations) as reasoner:
         yield reasoner
 
 
@@ -98,7 +98,7 @@ def test_few_texts_bring_several_tokens_in_a_pass(random_pair: Reasoner, rows: l
     questions = [f"How many of {count} apples?" for count in range(6)]
     found, passes = [], []
     for off in (["prefix-cache"], ["prefix-cache", "speculation"]):
-        with Reasoner(random_pair.bundle, techniques=Techniques.without(off)) as reasoner:
+        with Reasoner(random_pair.bundle, optimizations=Optimizations.without(off)) as reasoner:
             rows.clear()
             outcomes = reasoner.batch(questions, size=3, max_new_tokens=40)
             found.append([texts(outcome.result) for outcome in outcomes])
@@ -126,7 +126,7 @@ def test_instructions_are_read_once_for_all_questions(native_bundle: Path, tmp_p
     bundle = shutil.copytree(native_bundle, tmp_path / "bundle")  # of its own, with no instructions on the disk yet
     computed = {}
     for name in ("all", "prefix-cache"):
-        with load(bundle, techniques=Techniques.without(["all"] if name == "all" else [])) as reasoner:
+        with load(bundle, optimizations=Optimizations.without(["all"] if name == "all" else [])) as reasoner:
             fixed = reasoner.bundle.stages["answer"].prompt.system
             instructions = len(reasoner.models["answer"].tokenizer.encode(fixed))
             rows.clear()

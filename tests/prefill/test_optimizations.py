@@ -1,4 +1,4 @@
-"""The techniques that make two stages cost less than two models: none of them changes what is written."""
+"""The optimizations that make two stages cost less than two models: none of them changes what is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from places import TINY
 from transformers import LlamaForCausalLM
 
-from edgereason import Reasoner, Result, Techniques, UsageError, load, load_model
+from edgereason import Optimizations, Reasoner, Result, UsageError, load, load_model
 from edgereason.bundle import BASE, STAGES
 from edgereason.engines.native import NativeEngine
 from edgereason.export import export
@@ -23,8 +23,8 @@ from edgereason.text.prompts import Prompt
 # The random models' logits lie close together: which rows are computed together must not matter.
 pytestmark = pytest.mark.usefixtures("rows_as_if_alone")
 
-NONE = Techniques.without(["all"])
-TECHNIQUES = [field.name for field in fields(Techniques)]
+NONE = Optimizations.without(["all"])
+OPTIMIZATIONS = [field.name for field in fields(Optimizations)]
 QUESTIONS = [json.loads(line)["question"] for line in (TINY / "held_out.jsonl").read_text().splitlines()[:100]]
 FEW = QUESTIONS[:15]
 
@@ -43,8 +43,8 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def plain(example: Path) -> list[tuple[str, str]]:
-    """What the example writes without any technique."""
-    with load(example, techniques=NONE) as reasoner:
+    """What the example writes without any optimization."""
+    with load(example, optimizations=NONE) as reasoner:
         results = [outcome.result for outcome in reasoner.batch(QUESTIONS)]
     return [(result.guidance, result.answer) for result in results if result]
 
@@ -54,18 +54,18 @@ def test_all_together_write_the_same(example, plain):
         assert texts(reasoner, QUESTIONS) == plain
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize("name", OPTIMIZATIONS)
 def test_each_alone_writes_the_same(example, plain, name):
-    with load(example, techniques=replace(NONE, **{name: True})) as reasoner:
+    with load(example, optimizations=replace(NONE, **{name: True})) as reasoner:
         assert texts(reasoner, FEW) == plain[: len(FEW)]
 
 
-def test_names_switch_techniques_off():
-    assert Techniques.without([]) == Techniques()
-    assert Techniques.without(["reading-along"]) == Techniques(reading_along=False)
-    assert not any(getattr(NONE, name) for name in TECHNIQUES)
-    with pytest.raises(UsageError, match="no technique 'haste'"):
-        Techniques.without(["haste"])
+def test_names_switch_optimizations_off():
+    assert Optimizations.without([]) == Optimizations()
+    assert Optimizations.without(["overlapped-prefill"]) == Optimizations(overlapped_prefill=False)
+    assert not any(getattr(NONE, name) for name in OPTIMIZATIONS)
+    with pytest.raises(UsageError, match="no optimization 'haste'"):
+        Optimizations.without(["haste"])
 
 
 # ---- what is not computed twice --------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Counted:
 
 
 def test_a_repeated_question_computes_the_last_token_of_its_prompts_only(shared_bundle, monkeypatch):
-    with load(shared_bundle, techniques=replace(NONE, prefix_cache=True)) as reasoner:
+    with load(shared_bundle, optimizations=replace(NONE, prefix_cache=True)) as reasoner:
         first = reasoner.ask("How many apples?", max_new_tokens=6)
         counted = Counted(reasoner.models["answer"].engine, monkeypatch)
         second = reasoner.ask("How many apples?", max_new_tokens=6)
@@ -98,43 +98,43 @@ def test_a_repeated_question_computes_the_last_token_of_its_prompts_only(shared_
     written = second.timings.guidance.new_tokens + second.timings.answer.new_tokens
     assert counted.rows == written
     for stage in (second.timings.guidance, second.timings.answer):
-        assert stage.known_tokens == stage.prompt_tokens - 1
+        assert stage.cached_tokens == stage.prompt_tokens - 1
 
 
 def test_an_extended_question_computes_what_is_new(shared_bundle):
-    with load(shared_bundle, techniques=replace(NONE, prefix_cache=True)) as reasoner:
+    with load(shared_bundle, optimizations=replace(NONE, prefix_cache=True)) as reasoner:
         text = "Tom has 12 apples. " * 4
         reasoner.ask(text, max_new_tokens=4)
         longer = reasoner.ask(text + "He eats one of them.", max_new_tokens=4)
         model = reasoner.models["guidance"]
         tokens = len(model.tokenizer.encode(text))
-    assert longer.timings.guidance.known_tokens >= tokens
-    with load(shared_bundle, techniques=NONE) as reasoner:
+    assert longer.timings.guidance.cached_tokens >= tokens
+    with load(shared_bundle, optimizations=NONE) as reasoner:
         fresh = reasoner.ask(text + "He eats one of them.", max_new_tokens=4)
     assert (longer.guidance, longer.answer) == (fresh.guidance, fresh.answer)
 
 
 def test_the_answer_model_has_read_the_guidance_when_it_ends(example, monkeypatch):
-    with load(example, techniques=replace(NONE, reading_along=True)) as reasoner:
+    with load(example, optimizations=replace(NONE, overlapped_prefill=True)) as reasoner:
         counted = Counted(reasoner.models["answer"].engine, monkeypatch)
         for question in FEW:
             result = reasoner.ask(question)
             answer = result.timings.answer
-            unread = answer.prompt_tokens - answer.known_tokens
+            unread = answer.prompt_tokens - answer.cached_tokens
             if reasoner.bundle.shared:
                 # What the template puts behind the guidance, the tokens that are held back, and some not read yet.
                 assert unread <= 17, question
                 assert 0 < result.timings.handover_s < result.timings.total_s
             else:
-                assert answer.known_tokens == 0
+                assert answer.cached_tokens == 0
     both = [each for each in counted.passes if each["logits"] == 1 and 1 < each["rows"] <= 16]
     assert len(both) > 2 * len(FEW) if reasoner.bundle.shared else not both
 
 
-@pytest.mark.parametrize("techniques", [NONE, Techniques()], ids=["none", "all"])
-def test_the_two_stages_of_merged_models_never_share_keys(native_bundle, techniques):
+@pytest.mark.parametrize("optimizations", [NONE, Optimizations()], ids=["none", "all"])
+def test_the_two_stages_of_merged_models_never_share_keys(native_bundle, optimizations):
     """Their prompts begin with the same tokens, but each has a model of its own."""
-    with load(native_bundle, techniques=techniques) as reasoner:
+    with load(native_bundle, optimizations=optimizations) as reasoner:
         result = reasoner.ask("How many apples?", max_new_tokens=10)
         for stage, text, guidance in (("guidance", result.guidance, None), ("answer", result.answer, result.guidance)):
             assert text == alone(reasoner, stage, "How many apples?", guidance)
@@ -153,7 +153,7 @@ def alone(reasoner: Reasoner, stage: str, question: str, guidance: str | None) -
 @pytest.mark.parametrize("names", [[], ["speculation"], ["prefix-cache"]])
 def test_a_guidance_that_is_tokenized_otherwise_than_it_was_written_does_no_harm(shared_bundle, names):
     """A random model writes ids that no tokenizer would: what was read along has to be taken back."""
-    with load(shared_bundle, techniques=Techniques.without(names)) as reasoner:
+    with load(shared_bundle, optimizations=Optimizations.without(names)) as reasoner:
         for seed in range(6):
             result = reasoner.ask("How many?", max_new_tokens=10, temperature=0.9, seed=seed)
             plain = ask_without(shared_bundle, "How many?", seed)
@@ -161,7 +161,7 @@ def test_a_guidance_that_is_tokenized_otherwise_than_it_was_written_does_no_harm
 
 
 def ask_without(bundle: Path, question: str, seed: int) -> Result:
-    with load(bundle, techniques=NONE) as reasoner:
+    with load(bundle, optimizations=NONE) as reasoner:
         return reasoner.ask(question, max_new_tokens=10, temperature=0.9, seed=seed)
 
 
@@ -174,7 +174,7 @@ def test_a_template_that_changes_the_guidance_is_read_when_it_is_whole(shared_bu
     content = (copy / "answer/tokenizer_config.json").read_bytes()
     manifest["files"]["answer/tokenizer_config.json"] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
     (copy / "bundle.json").write_text(json.dumps(manifest))
-    with load(copy) as all_on, load(copy, techniques=NONE) as none:
+    with load(copy) as all_on, load(copy, optimizations=NONE) as none:
         assert texts(all_on, ["How many?"], max_new_tokens=8) == texts(none, ["How many?"], max_new_tokens=8)
 
 
@@ -209,27 +209,27 @@ def activated(trio: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 def test_with_activated_adapters_the_question_is_computed_once(activated):
     question = "Tom has 12 apples and buys 30 more. How many are left?"
-    with load(activated, techniques=replace(NONE, shared_question=True)) as reasoner:
+    with load(activated, optimizations=replace(NONE, shared_question=True)) as reasoner:
         assert reasoner.bundle.model("answer") == activated / BASE
         result = reasoner.ask(question, max_new_tokens=6)
-        assert result.timings.answer.known_tokens >= len(reasoner.models["answer"].tokenizer.encode(question))
-    with load(activated, techniques=NONE) as reasoner:
+        assert result.timings.answer.cached_tokens >= len(reasoner.models["answer"].tokenizer.encode(question))
+    with load(activated, optimizations=NONE) as reasoner:
         plain = reasoner.ask(question, max_new_tokens=6)
-    assert plain.timings.answer.known_tokens == 0
+    assert plain.timings.answer.cached_tokens == 0
     assert (result.guidance, result.answer) == (plain.guidance, plain.answer)
 
 
-@pytest.mark.parametrize("name", ["all", *TECHNIQUES])
+@pytest.mark.parametrize("name", ["all", *OPTIMIZATIONS])
 def test_activated_adapters_write_the_same_with_every_technique(activated, name):
-    techniques = Techniques() if name == "all" else replace(NONE, **{name: True})
+    optimizations = Optimizations() if name == "all" else replace(NONE, **{name: True})
     questions = ["How many apples?", "Why\nPlan: not", "Is it 7\nAnswer: no, 8?", "How many apples are left?"]
-    with load(activated, techniques=techniques) as reasoner, load(activated, techniques=NONE) as plain:
+    with load(activated, optimizations=optimizations) as reasoner, load(activated, optimizations=NONE) as plain:
         assert texts(reasoner, questions, max_new_tokens=9) == texts(plain, questions, max_new_tokens=9)
 
 
 def test_a_batch_reads_prompts_in_pieces_and_still_knows_where_an_adapter_applies(activated, monkeypatch):
     questions = ["How many apples?", "Is it 7\nAnswer: no, 8?", "Why?"]
-    with load(activated, techniques=NONE) as reasoner:
+    with load(activated, optimizations=NONE) as reasoner:
         expected = texts(reasoner, questions, max_new_tokens=5)
         monkeypatch.setattr("edgereason.decoding.continuous_batching._PREFILL", 5)
         outcomes = list(reasoner.batch(questions, max_new_tokens=5))

@@ -36,7 +36,7 @@ def ask(bundle: Path) -> tuple[str, str, int]:
     """A new reasoner's texts, and how many of the guidance's prompt tokens it had from somewhere."""
     with load(bundle) as reasoner:
         result = reasoner.ask(QUESTION, max_new_tokens=8)
-    return result.guidance, result.answer, result.timings.guidance.known_tokens
+    return result.guidance, result.answer, result.timings.guidance.cached_tokens
 
 
 def files(bundle: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """The problems that ship for calibrating quantizers.
 
-    python -m edgereason.training.example.calibration_text FILE
+python -m edgereason.training.example.calibration_text FILE
 """
 
 from __future__ import annotations
