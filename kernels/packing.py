@@ -1,7 +1,7 @@
 """Quantized weights and the order in which they are stored, in numpy.
 
 A weight `[N, K]` is stored in blocks of 16 output rows by 32 inputs, in the order in which dot-product instructions
-read them (`kernels/cpu/kernels.h`):
+read them (`kernels/cpu/src/kernels.h`):
 
     qweight  uint8    [N/16, K/32, 64 * bits]   4 bits: byte 4r + j of the i-th 64 bytes holds input 8i + j of row r in
                                                 its low nibble and input 8i + 4 + j in its high one

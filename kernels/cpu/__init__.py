@@ -117,7 +117,7 @@ def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
 
 
 def rope(x: Float32, cos: Float32, sin: Float32) -> None:
-    """Rotate `x [T, heads, d]` in place by angles whose cosine and sine are `[T, R / 2]` (RoFormer, arXiv 2104.09864).
+    """Rotary embedding of `x [T, heads, d]`, in place, with `cos` and `sin [T, R / 2]` (RoFormer, arXiv 2104.09864).
 
     Of a head's first R elements, element i of the first half rotates with element i of the second half; those behind
     them stay. Rows of `x` may lie apart.
@@ -172,7 +172,7 @@ def attention(
         layer: Which of the caches' layers to use.
         rows: The sequence of each row. A sequence's rows see those before them and what its cache holds, nothing else.
         scale: Of the scores; `1 / sqrt(d)` when None.
-        window: How many keys a row sees at most, its own and those right before it (arXiv 2004.05150); all when None.
+        window: Maximum keys that a row attends to, its own and those right before it (arXiv 2004.05150); all when None.
         softcap: c, where scores become `c tanh(score / c)` (Gemma 2, arXiv 2408.00118).
     """
     count, heads, head_dim = q.shape if isinstance(q, np.ndarray) and q.ndim == 3 else _refuse(q)
@@ -192,9 +192,9 @@ def top(logits: Float32, count: int) -> npt.NDArray[np.int64]:
     return ids
 
 
-def softmax_mass(logits: Float32, highest: float, temperature: float) -> float:
-    """The sum of `exp((logits - highest) / temperature)` in float64, `highest` being the largest of `logits [V]`."""
-    return _cpu.softmax_mass(logits, highest, temperature)
+def softmax_mass(logits: Float32, maximum: float, temperature: float) -> float:
+    """The sum of `exp((logits - maximum) / temperature)` in float64, `maximum` being that of `logits [V]`."""
+    return _cpu.softmax_mass(logits, maximum, temperature)
 
 
 def isa() -> str:
@@ -221,7 +221,7 @@ def use_isa(name: str | None) -> None:
 
 
 def spans() -> bool:
-    """Whether products of more than 32 rows with a 4-bit weight round once more, for speed.
+    """Whether matrix products of more than 32 rows with a 4-bit weight round once more, for speed.
 
     That is, with the instruction set in use, and unless `use_spans` or `EDGEREASON_SPANS` forbids it. Activations are
     then quantized per row and span of 128 inputs, and so are weights, to 8 bits, where a span has several groups. A

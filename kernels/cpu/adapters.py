@@ -33,7 +33,7 @@ class LoraPart:
 def attach(weight: Weight, index: int, parts: Sequence[LoraPart]) -> None:
     """Give rows with the adapter `index` these changes of a weight, in place of any that they had.
 
-    Not while a pass over the weight is computed.
+    Not during a forward pass over the weight.
 
     Raises:
         ValueError: a part does not fit the weight.
@@ -54,7 +54,7 @@ def attach(weight: Weight, index: int, parts: Sequence[LoraPart]) -> None:
 
 
 def detach(weight: Weight, index: int) -> None:
-    """Take an adapter's changes from a weight, if it has any. Not while a pass over it is computed."""
+    """Take an adapter's changes from a weight, if it has any. Not during a forward pass over it."""
     weight.detach(index)
 
 

@@ -1,4 +1,7 @@
-"""Where the time of the kernels goes, operation by operation. `EDGEREASON_PROFILE=1` prints it when a program ends."""
+"""Profile of the kernels: calls, time, bytes and operations. `EDGEREASON_PROFILE=1` prints it when a program ends.
+
+Products of one row (GEMV), bound by memory bandwidth, and of many rows (GEMM), bound by arithmetic, are counted apart.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Counter(NamedTuple):
     bytes: float
     """Read and written: a product's weights, attention's keys and values, else input and output."""
     operations: float
-    """Multiplications and additions, of products and attention."""
+    """Multiplications and additions, of matrix products and attention."""
 
 
 def start() -> None:
@@ -40,7 +43,7 @@ def counters() -> list[Counter]:
 
 
 def table(counted: list[Counter]) -> str:
-    """The counters as text, with rates, longest first; empty where there are none."""
+    """The counters as a text table, with rates, most time first; empty where there are none."""
     if not counted:
         return ""
     total = sum(counter.seconds for counter in counted)

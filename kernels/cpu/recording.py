@@ -1,9 +1,9 @@
-"""Passes of few rows without Python between their operations: recorded once for each number of rows, then repeated.
+"""Forward passes of few rows, recorded once for each number of rows and replayed without Python between operations.
 
 A small model's token takes about as long as the sixty calls that compute it. The operations that a family's function
-calls are the same for every token, on memory at the same places if the results of each pass are put where those of the
-first one were. So the first pass writes its operations down, and those that follow are one call. (CUDA graphs do the
-same for the same reason.)
+calls are the same for every token, on memory at the same places if the results of each forward pass are put where those
+of the first one were. So the first pass writes its operations down, and those that follow are one call. (CUDA graphs do
+the same for the same reason.)
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy.typing as npt
 from edgereason.kernels.cpu import _cpu
 from edgereason.kernels.cpu.rows import Rows
 
-MOST_ROWS = 16
-"""Rows up to which passes are recorded; more keep the kernels busy for longer than Python takes."""
+MAX_ROWS = 16
+"""Maximum rows of a recorded forward pass; more keep the kernels busy for longer than Python takes."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-Angles = Sequence[tuple[Float32, Float32]]
-Compute = Callable[[Int64, Rows, Angles], Float32]
+RotaryEmbeddings = Sequence[tuple[Float32, Float32]]
+"""Cosines and sines `[T, R / 2]`, of each rotary embedding of a model."""
+Compute = Callable[[Int64, Rows, RotaryEmbeddings], Float32]
 
 _HOLDERS = 3
 """References to a block that nothing uses: the list's, the loop's, and the one that `getrefcount` is given."""
@@ -41,7 +42,7 @@ def empty(*shape: int) -> Float32:
 
 
 class Workspace:
-    """Memory for results, which recordings share: of passes that come one after the other."""
+    """Memory for results, which recordings share: their forward passes come one after the other."""
 
     def __init__(self) -> None:
         self.blocks: list[Float32] = []
@@ -57,10 +58,10 @@ class Workspace:
 
 
 class Recorder:
-    """Calls a function of a pass of rows, or repeats what it did. Not for use by two threads at once.
+    """Calls the function of a forward pass, or replays what it did. Not for use by two threads at once.
 
     Args:
-        compute: From ids `[T]`, rows and the angles of each rotary embedding, `[T, R / 2]` twice, to float32 `[T, N]`.
+        compute: From ids `[T]`, rows, and cosines and sines of each rotary embedding, to float32 `[T, N]`.
             It changes no array but through `edgereason.kernels.cpu`. Where it computes anything by other means, it is
             called each time.
     """
@@ -70,48 +71,48 @@ class Recorder:
         self._workspace = Workspace()
         self._recordings: dict[int, _Recording] = {}
 
-    def __call__(self, ids: Int64, rows: Rows, angles: Angles) -> Float32:
+    def __call__(self, ids: Int64, rows: Rows, rotary: RotaryEmbeddings) -> Float32:
         """What `compute` returns; it may be overwritten by the next call."""
-        if not 0 < len(ids) <= MOST_ROWS:
-            return self._compute(ids, rows, angles)
+        if not 0 < len(ids) <= MAX_ROWS:
+            return self._compute(ids, rows, rotary)
         recording = self._recordings.get(len(ids))
         if recording is None:
-            recording = _Recording(ids, angles)
+            recording = _Recording(ids, rotary)
             result = recording.record(self._compute, rows, self._workspace)
             self._recordings[len(ids)] = recording
             return result
-        return recording.repeat(ids, rows, angles) if recording.complete else self._compute(ids, rows, angles)
+        return recording.replay(ids, rows, rotary) if recording.complete else self._compute(ids, rows, rotary)
 
 
 class _Recording:
-    """The operations of a pass, and where they find what a pass brings."""
+    """The operations of a forward pass, and where they find their inputs."""
 
-    def __init__(self, ids: Int64, angles: Angles) -> None:
+    def __init__(self, ids: Int64, rotary: RotaryEmbeddings) -> None:
         self.complete = False
         self._tape = _cpu.Tape()
         self._ids = ids.copy()
-        self._angles = [(cos.copy(), sin.copy()) for cos, sin in angles]
+        self._rotary = [(cos.copy(), sin.copy()) for cos, sin in rotary]
         self._result = np.empty((0, 0), np.float32)
 
     def record(self, compute: Compute, rows: Rows, workspace: Workspace) -> Float32:
         self._tape.record(True)
         _thread.workspace = workspace
         try:
-            self._result = compute(self._ids, rows, self._angles)
+            self._result = compute(self._ids, rows, self._rotary)
         finally:
             _thread.workspace = None
             self._tape.record(False)
         self._tape.lend_ids(self._ids)
-        for array in [*workspace.blocks, *chain.from_iterable(self._angles)]:
+        for array in [*workspace.blocks, *chain.from_iterable(self._rotary)]:
             self._tape.lend(array.reshape(-1))
         self.complete = self._tape.complete and self._tape.has(self._result)
         if not self.complete:
             self._tape = _cpu.Tape()
         return self._result
 
-    def repeat(self, ids: Int64, rows: Rows, angles: Angles) -> Float32:
+    def replay(self, ids: Int64, rows: Rows, rotary: RotaryEmbeddings) -> Float32:
         self._ids[:] = ids
-        for (own_cos, own_sin), (cos, sin) in zip(self._angles, angles, strict=True):
+        for (own_cos, own_sin), (cos, sin) in zip(self._rotary, rotary, strict=True):
             own_cos[:] = cos
             own_sin[:] = sin
         self._tape.run(rows.native)

@@ -1,4 +1,4 @@
-"""Rounding a weight to 4 or 8 bits; `kernels/cpu/rounding.h` defines it to the bit."""
+"""Round-to-nearest quantization of a weight to 4 or 8 bits; `src/rounding/rounding.h` defines it to the bit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from edgereason.kernels.packing import BLOCK, PANEL, BFloat16, PackedWeight
 
 Float = npt.NDArray[np.float32] | npt.NDArray[np.float16] | BFloat16
 
-# Shrinking the range clips the largest weights of a group and rounds all others less; these fractions of it are tried.
+# Clipping the largest weights of a group shrinks its range, so that all others are rounded less: these fractions of the
+# range are tried.
 RANGES = {4: np.linspace(0.76, 1.06, 11, dtype=np.float32), 8: np.ones(1, np.float32)}
 
 
 def quantize(weight: Float, bits: int, group_size: int | None = 32, symmetric: bool = True) -> PackedWeight:
-    """Round a weight to the nearest of `2**bits` levels per group.
+    """Quantize a weight by rounding to the nearest of `2**bits` levels per group.
 
-    The levels of 4 bits come from a search over ranges for the least squared error; those of 8 bits span the range. The
-    result is the same, bit for bit, with every instruction set and number of threads.
+    The range of 4 bits is searched for the minimum squared error; that of 8 bits is the weights' own. The result is the
+    same, bit for bit, with every instruction set and number of threads.
 
     Args:
         weight: `[N, K]`, finite, float32 or what becomes float32 as it is; rows may lie apart.

@@ -1,4 +1,4 @@
-"""The rows of one pass over the weights: which sequence, position and adapter each of them belongs to."""
+"""The rows of a forward pass, one per token: which sequence, position and adapter each of them belongs to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_ADAPTER = -1
 
 
 class Segment(NamedTuple):
-    """Neighbouring rows of a pass: the next `tokens` tokens of one sequence."""
+    """Neighbouring rows of a forward pass: the next `tokens` tokens of one sequence."""
 
     cache: _cpu.KVCache
     tokens: int
@@ -24,13 +24,13 @@ class Segment(NamedTuple):
     outputs: int = 1
     """For how many of the rows, the last ones, logits are wanted."""
     limit: int = 0
-    """To how many tokens the sequence may grow, on which some rotary embeddings depend."""
+    """Maximum length of the sequence in tokens, on which some rotary embeddings depend."""
 
 
 class Rows:
-    """What a model's operations have to know of the T rows that they compute together.
+    """What a model's operations have to know of the T rows of one forward pass.
 
-    Segments of different sequences may stand side by side, long ones (a prompt) beside short ones (a decoding step).
+    A batch has segments of different sequences side by side, long ones (prefill) beside short ones (a decoding step).
     Room in the caches is made here, so that operations only write; what they wrote counts after `commit`.
 
     Attributes:
@@ -51,7 +51,7 @@ class Rows:
 
     @property
     def limits(self) -> npt.NDArray[np.int64]:
-        """To how many tokens the sequence of each row may grow: int64 `[T]`."""
+        """Maximum length in tokens of each row's sequence: int64 `[T]`."""
         return np.repeat([s.limit for s in self._segments], [s.tokens for s in self._segments]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Rows:
         """Take the rows' tokens into their caches, once all layers have written them.
 
         Raises:
-            ValueError: a cache was changed during the pass; none of them takes anything then.
+            ValueError: a cache was changed during the forward pass; none of them takes anything then.
         """
         self.native.commit()
 

@@ -61,6 +61,17 @@ void compare(const std::string& what, int64_t size, const std::function<void(flo
   for (const Kernels* isa : available_kernels()) compare_one(*isa, what, size, run, reference);
 }
 
+void expect_as_if_alone(const std::string& what, int64_t size, const std::function<void(float*)>& together,
+                        const std::function<void(float*)>& alone) {
+  for (const Kernels* isa : available_kernels()) {
+    const Floats y = result_of(isa->name, size, together), expected = result_of(isa->name, size, alone);
+    for (int64_t i = 0; i < size; i++)
+      if (std::memcmp(&y[i], &expected[i], sizeof(float)) != 0)
+        throw std::runtime_error(what + ", " + isa->name + ": element " + std::to_string(i) + " is " +
+                                 std::to_string(y[i]) + ", alone " + std::to_string(expected[i]));
+  }
+}
+
 namespace {
 
 void check_conversions(Random&) {
@@ -125,9 +136,9 @@ void check_attention(Random& random) {
   const float cap = random.one_of({0.f, 2.f});
   const Floats q = random.normal(total * heads * dim), k = random.normal(total * kv_heads * dim);
   const Floats v = random.normal(total * kv_heads * dim);
-  const auto run = [&](float* y) {
+  const auto run = [&](const std::vector<int64_t>& passes, float* y) {
     Cache cache(shape);
-    for (const int64_t rows : parts) {
+    for (const int64_t rows : passes) {
       const int64_t position = cache.length(), kv = position * kv_heads * dim;
       cache.reserve(rows);
       std::vector<uint8_t*> pages;
@@ -152,9 +163,14 @@ void check_attention(Random& random) {
       cache.append(rows);
     }
   };
-  compare("attention, " + std::to_string(heads) + " heads of " + std::to_string(dim) + ", " + std::to_string(kv_heads) +
-              " KV heads, " + std::to_string(total) + " tokens, window " + std::to_string(window),
-          total * heads * dim, run);
+  const std::string what = "attention, " + std::to_string(heads) + " heads of " + std::to_string(dim) + ", " +
+                           std::to_string(kv_heads) + " KV heads, " + std::to_string(total) + " tokens, window " +
+                           std::to_string(window);
+  compare(what, total * heads * dim, [&](float* y) { run(parts, y); });
+  const int64_t few = parts[0] + parts[1];
+  expect_as_if_alone(
+      what, few * heads * dim, [&](float* y) { run({parts[0], parts[1]}, y); },
+      [&](float* y) { run(std::vector<int64_t>(size_t(few), 1), y); });
 }
 
 }  // namespace

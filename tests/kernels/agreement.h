@@ -52,6 +52,11 @@ void compare(const std::string& what, int64_t size, const std::function<void(flo
 void compare_one(const Kernels& isa, const std::string& what, int64_t size, const std::function<void(float*)>& run,
                  const Result& expected);
 
+// Runs an operation on several rows and on each alone, with each instruction set: the bits have to be the same. Throws
+// std::runtime_error.
+void expect_as_if_alone(const std::string& what, int64_t size, const std::function<void(float*)>& together,
+                        const std::function<void(float*)>& alone);
+
 inline float from_f16(uint16_t h) {
   const int exponent = h >> 10 & 31, mantissa = h & 1023;
   const float magnitude = exponent == 31  ? (mantissa ? NAN : INFINITY)

@@ -178,6 +178,12 @@ void check_packed(Random& random) {
                       with_add ? &add.values : nullptr, add.stride);
   };
   const Result few = expected(kBlock, [&](int64_t n, int64_t k) { return weight.value(n, k); });
+  if (m <= kFewRows)
+    expect_as_if_alone(what, m * w.rows, run, [&](float* y) {
+      for (int64_t i = 0; i < m; i++)
+        linear(w, x.data() + i * w.columns, 1, with_add ? add.values.data() + i * add.stride : nullptr, 0, {},
+               y + i * w.rows);
+    });
   if (m <= kFewRows || w.bits == 8) return compare(what, m * w.rows, run, &few);
   const Result many = expected(kSpan, [&](int64_t n, int64_t k) { return weight.value_in_span(n, k); });
   for (const Kernels* isa : available_kernels()) compare_one(*isa, what, m * w.rows, run, isa->many ? many : few);
@@ -234,13 +240,16 @@ void check_dense(Random& random) {
   const bool with_add = random.coin();
   const auto value = [&](int64_t n, int64_t k) { return double(w.values[n * columns + k]); };
   const Result expected = product_of(x, value, m, rows, columns, with_add ? &add.values : nullptr, add.stride);
-  compare(
-      "dense, " + shape_of(m, rows, columns), m * rows,
-      [&](float* y) {
-        linear(DenseWeight{w.data(), type, rows, columns}, x.data(), m, with_add ? add.values.data() : nullptr,
-               add.stride, {}, y);
-      },
-      &expected);
+  const auto run = [&](int64_t first, int64_t count, float* y) {
+    linear(DenseWeight{w.data(), type, rows, columns}, x.data() + first * columns, count,
+           with_add ? add.values.data() + first * add.stride : nullptr, add.stride, {}, y);
+  };
+  const auto together = [&](float* y) { run(0, m, y); };
+  const std::string what = "dense, " + shape_of(m, rows, columns);
+  compare(what, m * rows, together, &expected);
+  expect_as_if_alone(what, m * rows, together, [&](float* y) {
+    for (int64_t i = 0; i < m; i++) run(i, 1, y + i * rows);
+  });
 }
 
 // A product with an adapter for some of its rows and some of its panels.
@@ -254,7 +263,6 @@ void check_adapter(Random& random) {
   const Stored up(random, type, (last - first) * rank * kPanel);
   const Floats x = random.normal(m * columns);
   const Adapter adapter{{down.data(), type, rank, columns}, {{up.data(), type, rank, first, last, 0.5f}}};
-  const AdapterRuns runs = {{&adapter, begin, end}};
   const auto weight = [&](int64_t n, int64_t k) { return double(w.values[n * columns + k]); };
   Result expected = product_of(x, weight, m, rows, columns, nullptr, 0);
   for (int64_t i = begin; i < end; i++)
@@ -270,10 +278,16 @@ void check_adapter(Random& random) {
         expected.values[i * rows + n] += float(factor * h);
         expected.tolerance[i * rows + n] += float(8e-6 * std::fabs(factor) * magnitude);
       }
-  compare(
-      "adapter, " + shape_of(m, rows, columns), m * rows,
-      [&](float* y) { linear(DenseWeight{w.data(), type, rows, columns}, x.data(), m, nullptr, 0, runs, y); },
-      &expected);
+  const auto run = [&](int64_t first, int64_t count, const AdapterRuns& runs, float* y) {
+    linear(DenseWeight{w.data(), type, rows, columns}, x.data() + first * columns, count, nullptr, 0, runs, y);
+  };
+  const auto together = [&](float* y) { run(0, m, {{&adapter, begin, end}}, y); };
+  const std::string what = "adapter, " + shape_of(m, rows, columns);
+  compare(what, m * rows, together, &expected);
+  expect_as_if_alone(what, m * rows, together, [&](float* y) {
+    const AdapterRuns all = {{&adapter, 0, 1}};
+    for (int64_t i = 0; i < m; i++) run(i, 1, begin <= i && i < end ? all : AdapterRuns{}, y + i * rows);
+  });
 }
 
 void check_embedding(Random& random) {

@@ -4,7 +4,7 @@
 
 #include "agreement.h"
 #include "isa.h"
-#include "rounding.h"
+#include "rounding/rounding.h"
 
 namespace edgereason {
 namespace {

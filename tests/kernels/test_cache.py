@@ -107,7 +107,7 @@ def test_a_cache_that_changes_during_a_pass_takes_nothing():
     cache.load(np.zeros(cache.state_bytes(5), np.uint8), 5)
     rows = cpu.Rows([cpu.Segment(other, 3), cpu.Segment(cache, 3)])
     cache.truncate(2)
-    with pytest.raises(ValueError, match="a cache changed during the pass"):
+    with pytest.raises(ValueError, match="a cache changed during the forward pass"):
         rows.commit()
     assert (cache.length, other.length) == (2, 0)
 

@@ -151,7 +151,7 @@ def test_orders_and_biases_that_do_not_fit_are_refused():
         cpu.prepare(replace(stored, order=np.arange(31, dtype=np.int32)))
     with pytest.raises(ValueError, match="bias has to be"):
         cpu.prepare(stored, np.ones(15, np.float32))
-    with pytest.raises(ValueError, match="cos turns 34 elements"):
+    with pytest.raises(ValueError, match="cos rotates 34 elements"):
         cpu.rope(*(np.ones(shape, np.float32) for shape in ((1, 1, 32), (1, 17), (1, 17))))
     with pytest.raises(ValueError, match="cap has to be positive"):
         cpu.softcap(np.ones((1, 1), np.float32), 0)

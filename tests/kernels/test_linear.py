@@ -193,6 +193,37 @@ def test_float_linear_equals_numpy(isa, kind, m, rows, columns, seed):
     np.testing.assert_allclose(cpu.linear(x, cpu.prepare(weight)), expected, rtol=1e-5, atol=2e-5)
 
 
+@given(
+    kind=st.sampled_from(["f32", "f16", "bf16"]),
+    m=st.integers(2, 9),
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 150),
+    seed=st.integers(0, 1 << 30),
+)
+@examples
+def test_every_row_of_a_float_product_is_computed_as_if_alone(isa, kind, m, rows, columns, seed):
+    generator = np.random.default_rng(seed)
+    weight = cpu.prepare(float_weight(kind, generator, rows, columns)[0])
+    x = generator.standard_normal((m, columns)).astype(np.float32)
+    together = cpu.linear(x, weight)
+    for i in range(m):
+        np.testing.assert_array_equal(together[i], cpu.linear(x[i : i + 1], weight)[0])
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("m", [1, 2, 5])
+def test_the_last_inputs_are_multiplied_and_then_added(isa, kind, m):
+    """Compilers fuse the two in some copies of a loop and not in others: then a row's result depends on its neighbours.
+
+    Three inputs are fewer than any register holds, so that nothing but this loop computes them.
+    """
+    generator = np.random.default_rng(m)
+    weight, values = float_weight(kind, generator, 50, 3)
+    x = generator.standard_normal((m, 3)).astype(np.float32)
+    terms = x[:, None, :] * values
+    np.testing.assert_array_equal(cpu.linear(x, cpu.prepare(weight)), terms[..., 0] + terms[..., 1] + terms[..., 2])
+
+
 @given(product=products)
 @examples
 def test_embedding_of_a_packed_table_is_its_row(isa, product):

@@ -1,4 +1,4 @@
-"""Recorded passes: what a repetition computes is, bit for bit, what calling the function again computes."""
+"""Recorded forward passes: a replay computes, bit for bit, what calling the function again computes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Block:
         self.gate_up, self.down = weight(2 * WIDTH, HIDDEN), weight(HIDDEN, WIDTH)
         self.calls = 0
 
-    def __call__(self, ids, rows, angles):
+    def __call__(self, ids, rows, rotary):
         self.calls += 1
         x = cpu.embedding(ids, self.table)
         qkv = cpu.linear(cpu.rms_norm(x, self.norm, 1e-6), self.qkv, rows).reshape(len(ids), 3 * HEADS, DIM)
-        cpu.rope(qkv[:, : 2 * HEADS], *angles[0])
+        cpu.rope(qkv[:, : 2 * HEADS], *rotary[0])
         mixed = cpu.attention(qkv[:, :HEADS], qkv[:, HEADS : 2 * HEADS], qkv[:, 2 * HEADS :], 0, rows)
         x = cpu.linear(mixed, self.o, rows, add=x)
         return cpu.linear(cpu.swiglu(cpu.linear(x, self.gate_up, rows)), self.down, rows, add=x)
@@ -44,8 +44,8 @@ def one_pass(compute, caches, adapters, tokens):
     """Appends `tokens`, a list for each cache, and returns a copy of what `compute` makes of them."""
     segments = [cpu.Segment(*each) for each in zip(caches, map(len, tokens), adapters, strict=True)]
     rows, ids = cpu.Rows(segments), np.concatenate(tokens).astype(np.int64)
-    turns = rows.positions[:, None] * np.float32(0.3) ** np.arange(DIM // 2, dtype=np.float32)
-    x = compute(ids, rows, [(np.cos(turns, dtype=np.float32), np.sin(turns, dtype=np.float32))]).copy()
+    angles = rows.positions[:, None] * np.float32(0.3) ** np.arange(DIM // 2, dtype=np.float32)
+    x = compute(ids, rows, [(np.cos(angles, dtype=np.float32), np.sin(angles, dtype=np.float32))]).copy()
     rows.commit()
     return x
 
@@ -78,8 +78,8 @@ def test_each_number_of_rows_calls_the_function_once():
 def test_what_numpy_computes_is_not_recorded(foreign):
     block = Block()
 
-    def scaled(ids, rows, angles):
-        x = block(ids, rows, angles) * np.float32(2)
+    def scaled(ids, rows, rotary):
+        x = block(ids, rows, rotary) * np.float32(2)
         return x if foreign == "result" else cpu.rms_norm(x, block.norm, 1e-6)
 
     recorder = cpu.Recorder(scaled)

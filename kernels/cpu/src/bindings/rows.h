@@ -1,4 +1,4 @@
-// The rows of one pass over the weights: whose tokens they are, and which adapters they have.
+// The rows of one forward pass: whose tokens they are, and which adapters they have.
 #pragma once
 
 #include <cassert>
@@ -72,7 +72,7 @@ class Rows {
   void commit() {
     for (const Segment& segment : segments_)
       if (segment.cache->length() != segment.position || segment.cache->pages() != segment.pages)
-        bad_value("a cache changed during the pass");
+        bad_value("a cache changed during the forward pass");
     for (Segment& segment : segments_) segment.cache->append(segment.count);
   }
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "kernels.h"
-#include "rounding.h"
+#include "rounding/rounding.h"
 
 namespace edgereason {
 namespace {
@@ -48,7 +48,7 @@ struct Vec {
 
 // Eight rows times two panels are 16 integer chains and 16 float sums, of which some wait in memory: they leave it once
 // for eight lines. Six rows would fit into registers, but take more loads for each product.
-constexpr int kTileRows = 8;
+constexpr int kTileRows = 8, kByteOrigin = 0;
 
 void quantize(const float* x, int rows, int64_t columns, int64_t blocks, int32_t factor, uint8_t* tile) {
   assert(0 < rows && rows <= kTileRows && columns <= blocks * kBlock);
@@ -289,24 +289,9 @@ void packed_many(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* 
 
 const ManyRows kMany = {kManyTileRows, quantize_many, packed_many};
 
-const Kernels kTable = {"avx512vnni",
-                        kTileRows,
-                        0,
-                        quantize,
-                        packed,
-                        dense,
-                        update,
-                        rms_norm,
-                        rope,
-                        swiglu,
-                        geglu,
-                        softcap,
-                        append,
-                        attention,
-                        combine,
-                        to_float,
-                        round_panels_avx512,
-                        &kMany};
+#include "table.h"
+
+constexpr Kernels kTable = table_of("avx512vnni", round_panels_avx512, &kMany);
 
 }  // namespace
 

@@ -36,7 +36,7 @@ struct Vec {
   static void store_ints(uint8_t* p, ints v) { vst1q_u8(p, vreinterpretq_u8_u32(v)); }
 };
 
-#include "rounding_generic.h"
+#include "generic.h"
 
 }  // namespace
 

@@ -230,9 +230,6 @@ void clear(float* total, int64_t dim) {
 
 // Adds what was met in a range that lies behind those in `total`. Ranges begin at multiples of kRange and are always
 // added one by one, so that a row's result depends neither on the rows beside it nor on who computes which range.
-#if defined(__GNUC__)
-__attribute__((noinline))
-#endif
 void fold(float* total, const float* part, int64_t dim) {
   if (!(part[kSum] > 0)) return;
   const float highest = total[kHighest] > part[kHighest] ? total[kHighest] : part[kHighest];

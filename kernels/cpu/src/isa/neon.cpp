@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "kernels.h"
-#include "rounding.h"
+#include "rounding/rounding.h"
 
 namespace edgereason {
 namespace {
@@ -95,9 +95,9 @@ void packed(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* scrat
                 : packed_typed<Format::bytes, false>(job, begin, end, scratch);
 }
 
-const Kernels kTable = {
-    "neon", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm,          rope,
-    swiglu, geglu,     softcap,     append,   attention, combine, to_float, round_panels_neon, nullptr};
+#include "table.h"
+
+constexpr Kernels kTable = table_of("neon", round_panels_neon);
 
 }  // namespace
 

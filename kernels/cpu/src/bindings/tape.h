@@ -1,4 +1,4 @@
-// The operations of a pass, written down while they are computed for the first time: computed again without Python.
+// The operations of a forward pass, written down while they are computed for the first time: replayed without Python.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +12,9 @@
 
 namespace edgereason {
 
-// What a pass brings (tokens, angles) and what it computes lies in memory that is lent to the tape, at the same places
-// each time. An operation on anything else leaves the tape incomplete: something besides these operations had a part in
-// the pass, and would be missing from its repetition.
+// A pass's inputs (tokens, cosines and sines) and what it computes lie in memory that is lent to the tape, at the same
+// places each time. An operation on anything else leaves the tape incomplete: something besides these operations had a
+// part in the pass, and would be missing from its replay.
 class Tape {
  public:
   using Step = std::function<void(const Rows*)>;

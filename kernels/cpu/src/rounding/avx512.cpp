@@ -39,7 +39,7 @@ struct Vec {
   static void store_ints(uint8_t* p, ints v) { _mm512_storeu_si512(p, v); }
 };
 
-#include "rounding_generic.h"
+#include "generic.h"
 
 }  // namespace
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "kernels.h"
-#include "rounding.h"
+#include "rounding/rounding.h"
 
 namespace edgereason {
 namespace {
@@ -44,10 +44,9 @@ struct DotFor<true> {
 };
 
 #include "int8_256.h"
+#include "table.h"
 
-const Kernels kTable = {
-    "avx2", kTileRows, kByteOrigin, quantize, packed,    dense,   update,   rms_norm,          rope,
-    swiglu, geglu,     softcap,     append,   attention, combine, to_float, round_panels_avx2, nullptr};
+constexpr Kernels kTable = table_of("avx2", round_panels_avx2);
 
 }  // namespace
 

@@ -13,7 +13,7 @@
 #include "isa.h"
 #include "operations.h"
 #include "profile.h"
-#include "rounding.h"
+#include "rounding/rounding.h"
 #include "rows.h"
 #include "sampling.h"
 #include "tape.h"
@@ -94,7 +94,7 @@ void py_rope(nb::handle x_object, nb::handle cos_object, nb::handle sin_object) 
   const Array x(x_object, "x", 'f', 3, true), cos(cos_object, "cos", 'f', 2), sin(sin_object, "sin", 'f', 2);
   const int64_t half = cos.shape(1);
   if (half > x.shape(2) / 2)
-    bad_value("cos turns " + std::to_string(2 * half) + " elements, x has heads of " + std::to_string(x.shape(2)));
+    bad_value("cos rotates " + std::to_string(2 * half) + " elements, x has heads of " + std::to_string(x.shape(2)));
   cos.expect({x.shape(0), half});
   cos.expect_contiguous();
   sin.expect({x.shape(0), half});

@@ -9,7 +9,7 @@
 namespace edgereason {
 namespace {
 
-#include "half.h"
+#include "isa/half.h"
 
 struct Vec {
   using reg = float;
@@ -34,7 +34,7 @@ struct Vec {
   static void store_ints(uint8_t* p, ints v) { memcpy(p, &v, sizeof v); }
 };
 
-#include "rounding_generic.h"
+#include "generic.h"
 
 }  // namespace
 

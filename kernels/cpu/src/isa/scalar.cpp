@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
-#include "rounding.h"
+#include "rounding/rounding.h"
 
 namespace edgereason {
 namespace {
@@ -44,7 +44,7 @@ Vec::reg Vec::load_bf16(const uint16_t* p) {
   return from_bf16(*p);
 }
 
-constexpr int kTileRows = 4;
+constexpr int kTileRows = 4, kByteOrigin = 0;
 
 struct Rounded {
   float scale;
@@ -180,24 +180,9 @@ void packed_many(const PackedProduct& job, int64_t begin, int64_t end, uint8_t* 
 
 const ManyRows kMany = {kTileRows, quantize_many, packed_many};
 
-const Kernels kTable = {"scalar",
-                        kTileRows,
-                        0,
-                        quantize,
-                        packed,
-                        dense,
-                        update,
-                        rms_norm,
-                        rope,
-                        swiglu,
-                        geglu,
-                        softcap,
-                        append,
-                        attention,
-                        combine,
-                        to_float,
-                        round_panels_scalar,
-                        &kMany};
+#include "table.h"
+
+constexpr Kernels kTable = table_of("scalar", round_panels_scalar, &kMany);
 
 }  // namespace
 

@@ -37,7 +37,7 @@ struct Vec {
   static void store_ints(uint8_t* p, ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 };
 
-#include "rounding_generic.h"
+#include "generic.h"
 
 }  // namespace
 
