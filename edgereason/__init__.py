@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgereason.version import __version__
+
 if TYPE_CHECKING:
     from edgereason.bundle import Bundle, Sampling
     from edgereason.decoding.timings import StageTimings
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from edgereason.pipeline.reasoner import Reasoner, load
     from edgereason.pipeline.results import Event, Result, Timings
     from edgereason.prefill.optimizations import Optimizations
-
-__version__ = "0.1.0"
 
 # Imported on first use, so that `edgereason --help` does not wait for numpy.
 _HOMES = {
@@ -63,6 +63,7 @@ __all__ = [
     "StageTimings",
     "Timings",
     "UsageError",
+    "__version__",
     "load",
     "load_model",
 ]

@@ -56,7 +56,7 @@ class Sampling:
         min_p: Keep tokens at least min_p times as probable as the best one (Nguyen et al., arXiv 2407.01082).
         repetition_penalty: Divide the positive, multiply the negative logits of tokens seen before
             (Keskar et al., arXiv 1909.05858); 1 leaves them.
-        seed: Makes sampling repeatable; None draws a new seed each time.
+        seed: Random seed; None takes a new one each time.
 
     Raises:
         UsageError: a value is outside of its range.
@@ -101,7 +101,7 @@ class Stage:
     Attributes:
         prompt: What the stage's model is asked.
         stop_ids: Tokens that end its text.
-        max_new_tokens: Most tokens it writes, unless asked otherwise.
+        max_new_tokens: Maximum new tokens, unless asked otherwise.
         stop_strings: Strings that end its text and are not part of it.
         sampling: How its tokens are chosen by default.
     """

@@ -1,4 +1,4 @@
-"""What a user has chosen for this machine: a small JSON file in the configuration directory."""
+"""The user's settings for this machine: a small JSON file in the configuration directory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edgereason.files import new_file, read_json
 
 @dataclass(frozen=True)
 class Configuration:
-    """A user's choices; None where there is none.
+    """The user's settings; None where nothing is set.
 
     Attributes:
-        threads: Threads that the engines compute with, unless told otherwise.
+        threads: Default number of threads of the engines.
     """
 
     threads: int | None = None
 
 
 def path() -> Path:
-    """Where the file lies: the system's directory for configuration, or `EDGEREASON_CONFIG`."""
+    """The file: `EDGEREASON_CONFIG`, or in the system's configuration directory."""
     if chosen := os.environ.get("EDGEREASON_CONFIG"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -38,16 +38,25 @@ def path() -> Path:
 
 
 def read() -> Configuration:
-    """The user's choices; none where there is no file.
+    """The user's settings; none without a file.
 
     Raises:
-        UsageError: the file is not a configuration.
+        UsageError: the file is not a valid configuration.
     """
     return _read(path())
 
 
+def threads(asked: int | None) -> int | None:
+    """The number of threads: as asked for, or else as configured; None leaves it to the engine.
+
+    Raises:
+        UsageError: the file is not a valid configuration.
+    """
+    return read().threads if asked is None else asked
+
+
 def write(configuration: Configuration) -> Path:
-    """Store choices; returns where.
+    """Write the settings; returns the file.
 
     Raises:
         UsageError: the file cannot be written.
@@ -73,8 +82,8 @@ def _read(file: Path) -> Configuration:
     try:
         value = read_json(file)
     except EdgeReasonError as error:
-        raise UsageError(f"{file} cannot be read as a configuration.", cure) from error
+        raise UsageError(f"{file} is not a valid configuration file.", cure) from error
     threads = value.get("threads")
     if set(value) - {"threads"} or not (threads is None or (isinstance(threads, int) and threads >= 1)):
-        raise UsageError(f"{file} is not a configuration.", cure)
+        raise UsageError(f"{file} has an unknown or invalid setting.", cure)
     return Configuration(threads)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgereason.bundle import BASE, Sampling
-from edgereason.decoding.loop import decode_ids
-from edgereason.decoding.sampling import Sampler
+from edgereason import configuration
+from edgereason.bundle import BASE, Bundle, Sampling
+from edgereason.decoding.loop import DecodeRequest, decode_ids
 from edgereason.engines import has_adapter, open_engine
 from edgereason.engines.base import Engine, Logits, Session, Tokenizing
 from edgereason.errors import BundleError, UsageError
@@ -95,12 +95,14 @@ class LanguageModel:
         self._check(ids)
         if max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {max_new_tokens}.", "Give 1 or more.")
-        return self._generate(list(ids), max_new_tokens, sampling, self.stop_ids if stop_ids is None else stop_ids)
+        return self._generate(
+            DecodeRequest(list(ids), max_new_tokens, sampling, self.stop_ids if stop_ids is None else stop_ids)
+        )
 
-    def _generate(self, ids: list[int], limit: int, sampling: Sampling, stop_ids: frozenset[int]) -> Iterator[int]:
-        session = self.session(min(len(ids) + limit, self.engine.context_length))
+    def _generate(self, request: DecodeRequest) -> Iterator[int]:
+        session = self.session(min(len(request.prompt) + request.max_new_tokens, self.engine.context_length))
         try:
-            yield from decode_ids(session, ids, Sampler(sampling, ids), stop_ids, limit)
+            yield from decode_ids(session, request)
         finally:
             session.close()
 
@@ -132,17 +134,45 @@ def load_model(path: str | Path, engine: str = "auto", threads: int | None = Non
         path: A stage's directory inside a bundle, a Hugging Face directory, or a `.gguf`, `.onnx` or `.safetensors`
             file. Of a bundle whose stages share a base, the stage's adapter on that base.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs these files.
-        threads: How many threads to compute with; None lets the engine choose.
+        threads: Threads to compute with; None for the user's configuration, or else what the engine chooses.
 
     Raises:
         BundleError: the files are missing or broken.
         EngineError: the engine is not installed or does not run on this machine.
         UsageError: `engine` or `threads` cannot be used.
     """
-    path = Path(path)
+    path, threads = Path(path), configuration.threads(threads)
     if not path.is_dir():
         return LanguageModel(open_engine(path, engine, threads), path.parent)
     if not has_adapter(path) or not (path.parent / BASE).is_dir():
         return LanguageModel(open_engine(path, engine, threads), path)
-    opened = open_engine(path.parent / BASE, engine, threads)
-    return LanguageModel(opened, path, opened.load_adapter(path))
+    return _with_adapter(open_engine(path.parent / BASE, engine, threads), path)
+
+
+def open_stage(
+    bundle: Bundle,
+    stage: str,
+    engine: str = "auto",
+    threads: int | None = None,
+    gpu_layers: int | None = None,
+    base: Engine | None = None,
+) -> LanguageModel:
+    """The model of one stage of a bundle.
+
+    Args:
+        bundle: An opened bundle.
+        stage: `guidance` or `answer`.
+        engine, threads, gpu_layers: As `edgereason.engines.open_engine` takes them.
+        base: The engine of the base that both stages share, where it is open already.
+
+    Raises:
+        BundleError, EngineError, UsageError: see `edgereason.engines.open_engine`.
+    """
+    directory = bundle.path / stage
+    if not bundle.shared:
+        return LanguageModel(open_engine(directory, engine, threads, gpu_layers), directory)
+    return _with_adapter(base or open_engine(bundle.model(stage), engine, threads, gpu_layers), directory)
+
+
+def _with_adapter(base: Engine, directory: Path) -> LanguageModel:
+    return LanguageModel(base, directory, base.load_adapter(directory))

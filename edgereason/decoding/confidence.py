@@ -1,7 +1,7 @@
 """How sure a model is of what it writes: the mean log-probability of its tokens.
 
 A model that has learned what its guidance has to say of a question is nearly certain of every token. Of a question
-unlike those of its training it writes a guidance, too, and is less certain. It costs next to nothing: the logits are
+unlike those of its training it writes guidance too, and is less certain. It costs next to nothing: the logits are
 there (docs/confidence.md compares it with other signals).
 """
 
@@ -21,7 +21,7 @@ class Confidence:
         self._count = 0
 
     def add(self, logits: npt.NDArray[np.float32], token: int) -> None:
-        """Take a token that was drawn from `logits` `[vocab]`."""
+        """Take a token that was sampled from `logits` `[vocab]`."""
         highest = logits.max()
         self._sum += float(logits[token] - highest) - math.log(np.exp(logits - highest).sum())
         self._count += 1

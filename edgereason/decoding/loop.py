@@ -1,74 +1,85 @@
-"""One decoding loop for every engine: sampling, stop tokens, stop strings, streaming."""
+"""The decoding loop, one for every engine: which tokens to compute next, and which ones their logits add."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 
+from edgereason.bundle import Sampling
 from edgereason.decoding.confidence import Confidence
 from edgereason.decoding.prompt_lookup import MOST_ROWS, PromptLookup
 from edgereason.decoding.result_forcing import ResultForcing
 from edgereason.decoding.sampling import Floats, Sampler
-from edgereason.decoding.stops import StopStrings
 from edgereason.decoding.timings import StageTimings
 from edgereason.engines.base import Session
-from edgereason.text.tokenizer import TextPieces
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """What a sequence begins with, and how its tokens are chosen.
+
+    Attributes:
+        prompt: Token ids, at least one.
+        max_new_tokens: Maximum tokens to generate, those that `forcing` writes included.
+        sampling: How tokens are sampled; greedy by default.
+        stop_ids: Tokens that end the sequence.
+        stop_strings: Strings that end its text and are not part of it.
+        lookup: Proposes tokens, so that one forward pass may bring several; the tokens are the same with and without.
+        forcing: Writes the results of computations.
+        confidence: Hears of every sampled token, the one that ends the sequence included.
+        timings: Filled in as tokens come.
+        started: When the stage began (`time.perf_counter`), rendering and tokenizing included.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: frozenset[int] = frozenset()
+    stop_strings: tuple[str, ...] = ()
+    lookup: PromptLookup | None = None
+    forcing: ResultForcing | None = None
+    confidence: Confidence | None = None
+    timings: StageTimings = field(default_factory=StageTimings)
+    started: float = field(default_factory=time.perf_counter)
 
 
 class Decoding:
-    """One sequence on its way: which tokens to compute next, and which ones their logits add.
+    """One sequence under way.
 
-    The loop around it may drive one sequence (`decode_ids`) or several in common passes (`edgereason.pipeline.batch`):
+    The loop around it may drive one sequence (`decode_ids`) or a batch (`edgereason.decoding.continuous_batching`):
 
         while not decoding.done:
             ids, outputs = decoding.step()
             tokens = decoding.take(logits)  # [outputs, vocab], those that follow the last of `ids`
 
     Args:
-        session: What computes the tokens. It may hold the beginning of the prompt already, except for its last token.
-        prompt: Token ids, at least one.
-        sampler: Draws tokens.
-        stop_ids: Tokens that end the sequence.
-        max_new_tokens: Most tokens to draw.
-        timings: Filled in as tokens come.
-        started: When the stage began (`time.perf_counter`), now by default.
-        lookup: Proposes tokens, so that one pass may bring several; the tokens are the same with and without.
-        forcing: Writes the results of computations. Its tokens count towards `max_new_tokens`.
-        confidence: Hears of every token that is drawn, the one that ends the text included.
+        session: Computes the tokens. It may hold the beginning of the prompt already, except for its last token.
+        request: What to decode, and how.
 
     Attributes:
-        texts: How many texts share the passes.
+        session: As given.
+        batch_size: How many sequences share the forward passes.
+        done: Whether the sequence has ended.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        prompt: Sequence[int],
-        sampler: Sampler,
-        stop_ids: frozenset[int],
-        max_new_tokens: int,
-        timings: StageTimings | None = None,
-        started: float | None = None,
-        lookup: PromptLookup | None = None,
-        forcing: ResultForcing | None = None,
-        confidence: Confidence | None = None,
-    ) -> None:
+    def __init__(self, session: Session, request: DecodeRequest) -> None:
         self.session = session
-        self.texts = 1
+        self.batch_size = 1
         self.done = False
-        self.timings = timings if timings is not None else StageTimings()
-        self.timings.prompt_tokens, self.timings.cached_tokens = len(prompt), session.length
+        self.timings = request.timings
+        self.timings.prompt_tokens, self.timings.cached_tokens = len(request.prompt), session.length
         self._begin = time.perf_counter()
-        self._started = started if started is not None else self._begin
+        self._started = request.started
         self._first: float | None = None
-        self._sampler = sampler
-        self._stop_ids = stop_ids
-        self._left = max_new_tokens
-        self._lookup = lookup
-        self._forcing = forcing
-        self._confidence = confidence
-        self._pending = list(prompt[session.length :])
+        self._sampler = Sampler(request.sampling, request.prompt)
+        self._stop_ids = request.stop_ids
+        self._left = request.max_new_tokens
+        self._lookup = request.lookup
+        self._forcing = request.forcing
+        self._confidence = request.confidence
+        self._pending = list(request.prompt[session.length :])
         self._proposed: list[int] = []
         self._computing = 0
 
@@ -79,7 +90,7 @@ class Decoding:
 
     @property
     def pending(self) -> int:
-        """How many tokens are to be computed next: what is left of the prompt, or was drawn, forced and proposed."""
+        """How many tokens are to be computed next: the rest of the prompt, or what was sampled, forced and proposed."""
         return len(self._pending)
 
     def step(self, most: int | None = None) -> tuple[list[int], int]:
@@ -97,13 +108,13 @@ class Decoding:
         return ids, 1 + len(self._proposed) if len(ids) == len(self._pending) else 0
 
     def take(self, logits: Floats) -> list[int]:
-        """Draw from the logits of `step`'s ids; returns the tokens that the sequence goes on with, no stop token."""
+        """Sample from the logits of `step`'s ids; returns the tokens that the sequence goes on with, no stop token."""
         self._pending = self._pending[self._computing :]
         if self._pending:  # the prompt goes on, or what was forced
             return []
         if self.prefilling:
             self.timings.prefill_s = time.perf_counter() - self._begin
-        tokens, kept = self._draw(logits)
+        tokens, kept = self._sample(logits)
         if kept < len(self._proposed):
             self.session.truncate(self.session.length - len(self._proposed) + kept)
         self._count(len(tokens))
@@ -115,8 +126,8 @@ class Decoding:
             self._propose(tokens, kept)
         return tokens
 
-    def _draw(self, logits: Floats) -> tuple[list[int], int]:
-        """One token, and one more for as long as the proposed ones are those that are drawn; then what is forced.
+    def _sample(self, logits: Floats) -> tuple[list[int], int]:
+        """One token, and one more for as long as the proposed ones are those that are sampled; then what is forced.
 
         Returns:
             The tokens, and how many of them are the proposed ones, which have been computed.
@@ -133,8 +144,8 @@ class Decoding:
         return (tokens + forced)[: self._left], len(tokens) - 1
 
     def _next(self, logits: Floats) -> list[int]:
-        """The token that is drawn, with those that are forced by it."""
-        token = self._sampler.draw(logits)
+        """The sampled token, with those that it forces."""
+        token = self._sampler.sample(logits)
         if self._confidence is not None:
             self._confidence.add(logits, token)
         if self._forcing is None or token in self._stop_ids:
@@ -149,7 +160,7 @@ class Decoding:
             self._lookup.learn(len(self._proposed), kept)
             self._lookup.extend(tokens)
             rows = MOST_ROWS - len(tokens[kept:])
-            proposed = self._lookup.propose(min(self._left - 1, rows), self.texts) if rows > 0 else []
+            proposed = self._lookup.propose(min(self._left - 1, rows), self.batch_size) if rows > 0 else []
             # A stop token has no row after it that anybody could need.
             self._proposed = list(takewhile(lambda token: token not in self._stop_ids, proposed))
         self._pending = [*tokens[kept:], *self._proposed]
@@ -159,48 +170,18 @@ class Decoding:
         if count:
             del self._proposed[-count:], self._pending[-count:]
 
-    def _count(self, drawn: int) -> None:
+    def _count(self, generated: int) -> None:
         now = time.perf_counter()
         if self._first is None:
             self._first, self.timings.ttft_s = now, now - self._started
-        self._left -= drawn
-        self.timings.new_tokens += drawn
+        self._left -= generated
+        self.timings.new_tokens += generated
         self.timings.decode_s = now - self._first
 
 
-def decode_ids(
-    session: Session,
-    prompt: Sequence[int],
-    sampler: Sampler,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    timings: StageTimings | None = None,
-    started: float | None = None,
-    lookup: PromptLookup | None = None,
-    forcing: ResultForcing | None = None,
-    confidence: Confidence | None = None,
-) -> Iterator[int]:
-    """Feed `prompt` to the session and yield the tokens that follow, up to and without a stop token.
-
-    The arguments are those of `Decoding`.
-    """
-    decoding = Decoding(
-        session, prompt, sampler, stop_ids, max_new_tokens, timings, started, lookup, forcing, confidence
-    )
+def decode_ids(session: Session, request: DecodeRequest) -> Iterator[int]:
+    """Feed a request's prompt to the session and yield the tokens that follow, up to and without a stop token."""
+    decoding = Decoding(session, request)
     while not decoding.done:
         ids, outputs = decoding.step()
         yield from decoding.take(session.advance(ids, every=outputs > 1))
-
-
-def decode_text(ids: Iterator[int], stream: TextPieces, stop_strings: Sequence[str] = ()) -> Iterator[str]:
-    """Turn a stream of ids into pieces of text of whole characters, ending before a stop string."""
-    stops = StopStrings(stop_strings)
-    for token in ids:
-        shown = stops.push(stream.push(token))
-        if shown:
-            yield shown
-        if stops.hit:
-            return
-    rest = stops.rest()
-    if rest:
-        yield rest

@@ -1,13 +1,13 @@
-"""Prompt lookup: words that were written before propose how the text goes on, and one pass checks several tokens.
+"""Prompt lookup: earlier words propose how the text goes on, and one forward pass checks several tokens.
 
 An answer repeats the words of its question and guidance. Where the last tokens stood in the text before, what
 followed them there is proposed (prompt lookup decoding, Saxena 2023); the model computes the logits after every
-proposed token in one pass, which costs little more than a pass for one token, because both read all weights once.
+proposed token in one forward pass, which costs little more than one for a single token: both read all weights once.
 
-The output is that of plain decoding. The decoding loop draws each token from the logits as it always does, with the
-same random numbers, and goes through the pass's further rows for as long as what it draws is what was proposed. For a
+The output is that of plain decoding. The decoding loop samples each token from the logits as it always does, with the
+same random numbers, and goes through the further rows for as long as the sampled token is the proposed one. For a
 proposal that is certain of its token this *is* speculative sampling's rule (Leviathan et al., arXiv 2211.17192): the
-token x is kept with probability p(x), and otherwise the one drawn comes from p without x, scaled up to 1.
+token x is kept with probability p(x), and otherwise the sampled one comes from p without x, scaled up to 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 
 MOST_ROWS = 16
-"""Rows of a pass for one sequence: the token drawn last, and those proposed."""
+"""Rows of a forward pass for one sequence: the token sampled last, and those proposed."""
 
 _LONGEST = 4
 _PRIOR = (0.0, 0.25, 0.45, 0.65, 0.8)  # by the length of the match: how often its next token is right
@@ -26,9 +26,9 @@ _SURE = 0.98
 
 
 class Acceptance:
-    """How often the next token of a match is right, by the match's length: what texts of a kind have shown so far.
+    """How often the next token of a match is right, by the match's length: as earlier texts have shown.
 
-    Texts that are under way at the same time may share one, in several threads too: it decides what is proposed, not
+    Sequences of one batch may share one, in several threads too: it decides what is proposed, not
     what is written.
     """
 
@@ -54,14 +54,14 @@ class PromptLookup:
 
     Args:
         ids: The text so far: a prompt.
-        row_cost: What one more row adds to the cost of a pass, as a share of a pass of one row. A token is proposed
-            while it is at least this probable to be kept; from 1 on nothing is.
-        acceptance: What earlier texts have shown; nothing is known when None.
+        token_cost: Cost of one more token in a forward pass, as a share of a forward pass of one token. A token is
+            proposed while it is at least this probable to be kept; from 1 on nothing is.
+        acceptance: How often earlier texts kept what was proposed; a prior when None.
     """
 
-    def __init__(self, ids: Sequence[int], row_cost: float = 0.1, acceptance: Acceptance | None = None) -> None:
+    def __init__(self, ids: Sequence[int], token_cost: float = 0.1, acceptance: Acceptance | None = None) -> None:
         self._ids: list[int] = []
-        self._row_cost = min(max(row_cost, 0.001), 1.0)
+        self._token_cost = min(max(token_cost, 0.001), 1.0)
         # n-gram -> where the token stands that followed it last. An n-gram enters when its next token is known, so that
         # the text's end does not find itself.
         self._after: dict[tuple[int, ...], int] = {}
@@ -82,25 +82,26 @@ class PromptLookup:
                 after[tuple(text[end - n :])] = end
             text.append(token)
 
-    def propose(self, most: int = MOST_ROWS - 1, texts: int = 1) -> list[int]:
+    def propose(self, most: int = MOST_ROWS - 1, batch_size: int = 1) -> list[int]:
         """Up to `most` tokens that may come next; none where nothing matches, or matches have been wrong too often.
 
         Args:
             most: At least 0.
-            texts: How many texts share the pass. The more they are, the less of a pass does a token that is kept save.
+            batch_size: How many sequences share the forward pass. The more they are, the smaller the share of a forward
+                pass that an accepted token saves.
         """
         text = self._ids
         for n in range(min(_LONGEST, len(text)), 0, -1):
             start = self._after.get(tuple(text[-n:]))
             if start is not None:
                 self._matched = n
-                return text[start : start + min(most, self._acceptance.length(n, self._cost(texts)))]
+                return text[start : start + min(most, self._acceptance.length(n, self._cost(batch_size)))]
         return []
 
     def learn(self, proposed: int, kept: int) -> None:
         """Hear how many of the tokens proposed last were the right ones."""
         self._acceptance.learn(self._matched, proposed, kept)
 
-    def _cost(self, texts: int) -> float:
-        """Of a row, as a share of what a pass of one row for each text costs a text."""
-        return min(1.0, texts * self._row_cost / (1 + (texts - 1) * self._row_cost))
+    def _cost(self, batch_size: int) -> float:
+        """The cost of a row, as a share of what a forward pass of one row per sequence costs each sequence."""
+        return min(1.0, batch_size * self._token_cost / (1 + (batch_size - 1) * self._token_cost))

@@ -1,7 +1,7 @@
 """The calculator in the decoding loop: behind `<<16-3-4=` it writes `9>>` in place of the model.
 
 GSM8K's solutions annotate their computations so, for a calculator that takes over at the `=` (Cobbe et al., arXiv
-2110.14168). The tokens that it writes are forced: nothing is drawn for them, and the model reads them in one pass.
+2110.14168). The tokens that it writes are forced: nothing is sampled for them, and one forward pass computes them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from edgereason.text.tokenizer import TextTokenizer
 
 
 class ResultForcing:
-    """Watches a text as its tokens are drawn, and tells how it goes on where the result of a computation is due.
+    """Watches a text as its tokens are sampled, and tells how it goes on where the result of a computation is due.
 
     That is at the first `=` of an open computation that has a value (see `edgereason.text.calculator`): the result and
-    `>>` follow. Where the drawn token brings more than the `=` (`=1` is one token in some vocabularies), tokens of the
-    text up to the `=` stand in for it, and what it has behind that is dropped. All else is the model's, the number that
-    often follows `>>` included.
+    `>>` follow. Where the sampled token brings more than the `=` (`=1` is one token in some vocabularies), tokens of
+    the text up to the `=` stand in for it, and what it has behind that is dropped. All else is the model's, the number
+    that often follows `>>` included.
 
     Args:
         tokenizer: The model's.
@@ -31,7 +31,7 @@ class ResultForcing:
         self._text = ""
 
     def take(self, token: int) -> list[int]:
-        """The tokens that the text goes on with where the model has drawn `token`: often that one alone."""
+        """The tokens that the text goes on with where the model has sampled `token`: often that one alone."""
         before, ids = self._text, [*self._ids, token]
         text = self._tokenizer.decode(ids)
         for due, result in _results(text, len(before)):

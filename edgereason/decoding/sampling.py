@@ -14,11 +14,11 @@ from edgereason.bundle import Sampling
 Floats = npt.NDArray[np.float32]
 
 _CANDIDATES = 256
-"""Tokens among which the cuts are looked for at first."""
+"""How many of the most probable tokens the truncations (top-k, top-p, min-p) look at first."""
 
 
 class Sampler:
-    """Draws tokens as `Sampling` says; keeps the random state and the tokens seen."""
+    """Samples tokens as `Sampling` says; keeps the random state and the tokens seen."""
 
     def __init__(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
         self._sampling = sampling
@@ -28,14 +28,14 @@ class Sampler:
     def _random(self) -> np.random.Generator:
         return np.random.default_rng(self._sampling.seed)
 
-    def draw(self, logits: Floats) -> int:
-        """Choose the next token from `logits` `[vocab]`."""
+    def sample(self, logits: Floats) -> int:
+        """The next token, given `logits` float32 `[vocab]`."""
         token = self._choose(self._penalized(logits))
         self._seen.add(token)
         return token
 
     def see(self, tokens: Sequence[int]) -> None:
-        """Count tokens that were not drawn as seen."""
+        """Count tokens that were not sampled here as seen."""
         self._seen.update(tokens)
 
     def _penalized(self, logits: Floats) -> Floats:
@@ -61,9 +61,9 @@ class Sampler:
 
 
 def distribution(logits: Floats, sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The tokens that may be drawn and their probabilities, most probable first.
+    """The tokens that may be sampled and their probabilities, most probable first.
 
-    The order of the cuts is temperature, top-k, top-p, min-p; each works on what the one before has left. At least one
+    The order is temperature, top-k, top-p, min-p; each works on what the one before has left. At least one
     token always remains.
     """
     tokens, weights = _nucleus(logits, sampling, sampling.top_p)
@@ -71,10 +71,10 @@ def distribution(logits: Floats, sampling: Sampling) -> tuple[npt.NDArray[np.int
 
 
 def _nucleus(logits: Floats, sampling: Sampling, top_p: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The tokens that the cuts leave, most probable first, and their probabilities relative to the first one's.
+    """The tokens that the truncations leave, most probable first, and their probabilities relative to the first one's.
 
-    All cuts leave a beginning of the sorted vocabulary. It is looked for among the most probable tokens, and among
-    more of them for as long as the cuts have left them all: the whole vocabulary is hardly ever sorted.
+    Every truncation leaves a beginning of the sorted vocabulary. It is looked for among the most probable tokens, and
+    among more of them for as long as all of those are left: the whole vocabulary is hardly ever sorted.
     """
     most = min(sampling.top_k or len(logits), len(logits))
     count = most if sampling.top_k else min(most, _CANDIDATES)

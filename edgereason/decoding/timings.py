@@ -11,10 +11,10 @@ class StageTimings:
 
     Attributes:
         prompt_tokens: Tokens of the rendered prompt.
-        cached_tokens: Those of them whose keys and values were there already when the stage began.
-        prefill_s: From the prompt's tokens to the logits after them.
-        ttft_s: From the beginning of the stage (rendering and tokenizing included) to its first token.
-        new_tokens: Tokens generated, the end token included.
+        cached_tokens: Those of them that the KV cache held when the stage began.
+        prefill_s: Prefill: from the prompt's token ids to the logits of the first new token.
+        ttft_s: Time to first token: from the beginning of the stage, rendering and tokenizing included.
+        new_tokens: Tokens generated, the stop token included.
         decode_s: From the first token to the last.
     """
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from edgereason.bundle import STAGES
-from edgereason.pipeline.options import Asking, Options
+from edgereason.pipeline.options import AskKeywords, AskOptions
 from edgereason.pipeline.reasoner import Reasoner
 from edgereason.pipeline.results import Event, Result
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @dataclass
@@ -37,14 +34,14 @@ class Conversation:
         """Whether the models were trained to see earlier turns; if not, each question stands alone."""
         return any(self.reasoner.bundle.stages[name].prompt.history for name in STAGES)
 
-    def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Event]:
+    def stream(self, question: str, **options: Unpack[AskKeywords]) -> Iterator[Event]:
         """Ask the next question; events as of `Reasoner.stream`, which says what the options are.
 
         Closing the iterator early stops the answer, and the conversation goes on as if it had not been asked.
         """
-        asking = Asking(**options)
+        asked = AskOptions(**options)
         turns = self.results[self.left_out :]
-        while turns and not self._fits(question, replace(asking, history=turns)):
+        while turns and not self._fits(question, replace(asked, history=turns)):
             turns = turns[1:]
         self.left_out = len(self.results) - len(turns)
         options["history"] = turns
@@ -62,9 +59,9 @@ class Conversation:
         """The turns as plain dictionaries, strings and numbers."""
         return [result.to_json() for result in self.results]
 
-    def _fits(self, question: str, asking: Asking) -> bool:
+    def _fits(self, question: str, options: AskOptions) -> bool:
         """Whether both stages can write their longest texts after the turns before."""
-        stages = asking.stages(self.reasoner.bundle.stages)
+        stages = options.stages(self.reasoner.bundle.stages)
         before = 0
         for name, model in self.reasoner.models.items():
             messages = stages[name].prompt.messages(question, "" if before else None)

@@ -1,4 +1,4 @@
-"""What a caller wishes of an answer: the same for one question, a stream, a batch or a conversation."""
+"""What a caller wants of an answer: the same options for one question, a stream, a batch or a conversation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edgereason.errors import UsageError
 from edgereason.pipeline.results import Result
 
 
-class Options(TypedDict, total=False):
-    """The keywords of `Reasoner.ask` and `Reasoner.stream`; `Asking` says what each means."""
+class AskKeywords(TypedDict, total=False):
+    """The keywords of `Reasoner.ask` and `Reasoner.stream`; `AskOptions` says what each means."""
 
     guidance: bool | str
     answer: bool
@@ -26,19 +26,19 @@ class Options(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Asking:
+class AskOptions:
     """How a question is to be answered.
 
     Attributes:
-        guidance: Whether to write a guidance first; a text is a guidance that is given, and none is written then.
+        guidance: Whether to write guidance first. A text is taken as the guidance, and none is written.
         answer: Whether to answer; False ends after the guidance.
-        max_new_tokens: Most tokens per stage, for both or by stage; the bundle's own limits when None.
+        max_new_tokens: Maximum new tokens per stage, for both or by stage; the bundle's own limits when None.
         temperature: 0 for greedy decoding; the bundle's own when None.
-        seed: Makes sampling repeatable.
-        calculator: Whether computations in the answer, `<<16-3-4=`, get their results from a calculator; by default
-            where the answer model was trained to write them so.
-        samples: How many guidances and answers to write at once; the majority's is the result, and `Result.agreement`
-            tells how large it is. More than one are drawn at temperature 0.7 by default.
+        seed: Random seed for sampling.
+        calculator: Whether a calculator writes the results of computations in the answer, `<<16-3-4=`; by default where
+            the answer model was trained to write them so.
+        samples: How many times to sample guidance and answer; the majority's result wins, and `Result.agreement` tells
+            how large the majority is. More than one are sampled at temperature 0.7 by default.
         timeout: Seconds after which answering is given up.
         history: Earlier turns of a conversation, oldest first, for models that were trained to see them.
 
@@ -63,21 +63,21 @@ class Asking:
             if limit < 1:
                 raise UsageError(f"max-tokens is {limit}.", "Give 1 or more.")
         if isinstance(self.guidance, str) and not self.guidance.strip():
-            raise UsageError("The guidance is empty.", "Write one, or ask without guidance.")
+            raise UsageError("The guidance is empty.", "Write some, or ask without guidance.")
         if not self.answer and self.guidance is not True:
-            raise UsageError("Neither guidance nor answer are to be written.", "Ask for one of them.")
+            raise UsageError("Neither guidance nor answer is to be written.", "Ask for one of them.")
         if self.timeout is not None and not self.timeout > 0:
             raise UsageError(f"timeout is {self.timeout}.", "Give a positive number of seconds.")
         if self.samples != 1 and (self.timeout is not None or not self.answer):
             raise UsageError("Several samples end when all are answered.", "Leave the timeout and guidance-only out.")
 
     @property
-    def given(self) -> str:
-        """The guidance that is given; empty where none is."""
+    def given_guidance(self) -> str:
+        """The guidance that the caller gives; empty where there is none."""
         return self.guidance.strip() if isinstance(self.guidance, str) else ""
 
     def stages(self, stages: Mapping[str, Stage]) -> dict[str, Stage]:
-        """A bundle's stages with these wishes in place of their defaults."""
+        """A bundle's stages with these options in place of their defaults."""
         return {name: self._stage(name, stage) for name, stage in stages.items()}
 
     def _stage(self, name: str, stage: Stage) -> Stage:
@@ -99,7 +99,7 @@ class Asking:
 
 
 def _turns(name: str, history: Sequence[Result]) -> list[tuple[str, str | None, str]]:
-    """What a stage was asked and what it wrote in each turn; turns without a guidance are no example of one."""
+    """What a stage was asked and what it wrote in each turn; turns without guidance show no example of it."""
     if name == "guidance":
         return [(turn.question, None, turn.guidance) for turn in history if turn.guidance]
     return [(turn.question, turn.guidance or None, turn.answer) for turn in history]

@@ -9,22 +9,22 @@ from edgereason.errors import ContextError
 from edgereason.language_model import LanguageModel
 
 _LEAST_ANSWER = 64
-"""Tokens that an answer has room for before a guidance is shortened."""
+"""Tokens of room for the answer below which guidance is shortened."""
 
 
 @dataclass(frozen=True)
-class PreparedPrompt:
-    """A stage's prompt as token ids, the most new tokens after it, and what had to be done to make it fit."""
+class FittedPrompt:
+    """A stage's prompt as token ids, the maximum of new tokens after it, and what had to be done to make it fit."""
 
     ids: list[int]
-    limit: int
+    max_new_tokens: int
     notices: tuple[str, ...] = ()
 
 
-def prepare(name: str, model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> PreparedPrompt:
-    """Render a stage's prompt; there is room for so many new tokens as the stage may write, or as the context holds.
+def fit_prompt(name: str, model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> FittedPrompt:
+    """Render a stage's prompt, with room for as many new tokens as the stage may write or the context holds.
 
-    A guidance that leaves less room than a short answer needs is shortened from its end; the question never is.
+    Guidance that leaves less room than a short answer needs is cut at its end; the question never is.
 
     Raises:
         ContextError: the prompt fills the model's context.
@@ -44,7 +44,7 @@ def prepare(name: str, model: LanguageModel, stage: Stage, question: str, guidan
             f"The question comes to {len(ids):,} tokens; the {name} model's context holds {context:,}.",
             "Shorten the question, or use a model with a longer context.",
         )
-    return PreparedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
+    return FittedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
 
 
 def _rendered(model: LanguageModel, stage: Stage, question: str, guidance: str | None) -> list[int]:

@@ -52,7 +52,7 @@ class RemoteModel:
 
         Args:
             messages: Chat turns.
-            limit: Most new tokens.
+            limit: Maximum new tokens.
             sampling: Temperature, top-p and seed; servers know the rest by different names.
             stop_strings: End the text and are not part of it.
 

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from edgereason.decoding.timings import StageTimings
 
+StageName = Literal["guidance", "answer"]
+
 
 @dataclass
 class Timings:
     """Durations in seconds: loading the bundle, each stage, and the whole question without loading.
 
-    `handover_s` is from the guidance's last token to the answer's first; 0 where that was not measured.
+    `handover_s` is from the guidance's last token to the answer's first; 0 where one of them was not written.
     """
 
     load_s: float = 0.0

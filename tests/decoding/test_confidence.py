@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import TINY
+from places import HELD_OUT
 from typer.testing import CliRunner
 
 from edgereason import Optimizations, load
 from edgereason.bundle import Sampling
 from edgereason.cli.app import app
-from edgereason.cli.ask import OUTSIDE
+from edgereason.cli.display.answers import OUTSIDE
 from edgereason.decoding.confidence import Confidence
-from edgereason.decoding.loop import decode_ids
-from edgereason.decoding.sampling import Sampler
+from edgereason.decoding.loop import DecodeRequest, decode_ids
 
-QUESTIONS = [json.loads(line)["question"] for line in (TINY / "held_out.jsonl").read_text().splitlines()[:8]]
+QUESTIONS = [json.loads(line)["question"] for line in HELD_OUT.read_text().splitlines()[:8]]
 
 rows = st.lists(st.lists(st.floats(-40, 40, width=32), min_size=1, max_size=40), min_size=1, max_size=6)
 
@@ -50,9 +49,10 @@ def test_every_drawn_token_counts_the_one_that_ends_the_text_too(
     with load(native_bundle) as reasoner:
         model = reasoner.models["guidance"]
         prompt = model.tokenizer.encode("How many are left?")
-        sampler, confidence = Sampler(Sampling(temperature, seed=3)), Confidence()
+        confidence = Confidence()
+        request = DecodeRequest(prompt, 40, Sampling(temperature, seed=3), frozenset({97}), confidence=confidence)
         session = model.session()
-        written = list(decode_ids(session, prompt, sampler, frozenset({97}), 40, confidence=confidence))
+        written = list(decode_ids(session, request))
         session.close()
         logits = np.float64(model.logits(prompt + written))
         ends = [97] if len(written) < 40 else []
@@ -124,4 +124,4 @@ def test_the_program_says_so(asking_for) -> None:
         chatted = run(app, ["chat", arguments[1], "--max-tokens", "4"], input="How many?\n/quit\n")
         assert (OUTSIDE in chatted.output) is said
         shown = " ".join(run(app, ["inspect", arguments[1]]).output.split())
-        assert f"in its domain from a confidence of {least}" in shown
+        assert f"out of domain below a confidence of {least}" in shown

@@ -10,10 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgereason.bundle import Sampling
-from edgereason.decoding.loop import decode_ids
+from edgereason.decoding.loop import DecodeRequest, decode_ids
 from edgereason.decoding.sampling import Sampler, distribution
 from edgereason.decoding.stops import StopStrings
-from edgereason.decoding.timings import StageTimings
 from edgereason.engines.base import Logits
 from edgereason.errors import UsageError
 
@@ -36,7 +35,7 @@ class Counting:
 
 @given(logit_rows)
 def test_greedy_takes_the_largest_logit(logits: np.ndarray) -> None:
-    assert logits[Sampler(Sampling()).draw(logits)] == logits.max()
+    assert logits[Sampler(Sampling()).sample(logits)] == logits.max()
 
 
 @given(logit_rows, st.integers(1, 60), st.floats(0.1, 3))
@@ -108,7 +107,7 @@ def test_draws_are_those_of_numpy_s_choice_from_the_sorted_tokens(cuts: dict[str
     for _ in range(30):
         logits = np.float32(generator.standard_normal(3000) * generator.uniform(0, 5))
         tokens, probabilities, _ = sorted_distribution(logits, Sampling(temperature=1.5, **cuts))  # type: ignore[arg-type]
-        assert sampler.draw(logits) == random.choice(tokens, p=probabilities)
+        assert sampler.sample(logits) == random.choice(tokens, p=probabilities)
 
 
 def test_logits_that_are_no_numbers_are_the_least_probable() -> None:
@@ -120,21 +119,21 @@ def test_logits_that_are_no_numbers_are_the_least_probable() -> None:
 def test_draws_follow_the_distribution() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
     sampler = Sampler(Sampling(temperature=1.0, seed=7))
-    counts = np.bincount([sampler.draw(logits) for _ in range(20_000)], minlength=4)
+    counts = np.bincount([sampler.sample(logits) for _ in range(20_000)], minlength=4)
     assert np.abs(counts / 20_000 - [0.5, 0.3, 0.15, 0.05]).max() < 0.015  # four standard deviations
 
 
 def test_the_same_seed_draws_the_same_tokens() -> None:
     logits = np.zeros(100, dtype=np.float32)
-    draws = [[sampler.draw(logits) for _ in range(20)] for sampler in (Sampler(Sampling(1.0, seed=3)) for _ in "ab")]
+    draws = [[sampler.sample(logits) for _ in range(20)] for sampler in (Sampler(Sampling(1.0, seed=3)) for _ in "ab")]
     assert draws[0] == draws[1]
 
 
 def test_repetition_penalty_makes_seen_tokens_less_probable() -> None:
     logits = np.array([2.0, 1.9, -1.0], dtype=np.float32)
     sampler = Sampler(Sampling(repetition_penalty=1.5), seen=[0])
-    assert sampler.draw(logits) == 1
-    assert sampler.draw(logits) == 0  # both seen now, so the order is the old one
+    assert sampler.sample(logits) == 1
+    assert sampler.sample(logits) == 0  # both seen now, so the order is the old one
     assert logits[0] == 2.0  # the engine's logits stay as they were
 
 
@@ -148,16 +147,16 @@ def test_values_out_of_range_are_named(values: dict[str, float]) -> None:
 
 
 def test_decoding_ends_at_a_stop_token_and_at_the_limit() -> None:
-    sampler = Sampler(Sampling())
-    timings = StageTimings()
-    assert list(decode_ids(Counting(10), [0, 0, 0], sampler, frozenset({7}), 100, timings)) == [3, 4, 5, 6]
+    request = DecodeRequest([0, 0, 0], 100, stop_ids=frozenset({7}))
+    timings = request.timings
+    assert list(decode_ids(Counting(10), request)) == [3, 4, 5, 6]
     assert (timings.prompt_tokens, timings.new_tokens) == (3, 5)
-    assert list(decode_ids(Counting(10), [0], sampler, frozenset(), 3)) == [1, 2, 3]
+    assert list(decode_ids(Counting(10), DecodeRequest([0], 3))) == [1, 2, 3]
 
 
 def test_decoding_never_feeds_a_token_that_it_does_not_need() -> None:
     session = Counting(10)
-    list(decode_ids(session, [0, 0], Sampler(Sampling()), frozenset(), 3))
+    list(decode_ids(session, DecodeRequest([0, 0], 3)))
     assert session.length == 4  # the third token needs no logits after it
 
 

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import TINY
+from places import HELD_OUT
 
 from edgereason import LanguageModel, load
 from edgereason.bundle import STAGES, Sampling
-from edgereason.decoding.loop import decode_ids
+from edgereason.decoding.loop import DecodeRequest, decode_ids
 from edgereason.decoding.prompt_lookup import MOST_ROWS, Acceptance, PromptLookup
-from edgereason.decoding.sampling import Sampler
 from edgereason.engines.base import Logits
 
 VOCAB = 4
@@ -68,7 +67,7 @@ texts = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=40)
 
 @given(texts, texts, st.integers(0, 15))
 def test_what_followed_the_longest_match_last_is_proposed(prompt: list[int], written: list[int], most: int) -> None:
-    lookup = PromptLookup(prompt, row_cost=0.0)
+    lookup = PromptLookup(prompt, token_cost=0.0)
     lookup.extend(written)
     text = prompt + written
     expected: list[int] = []
@@ -88,12 +87,10 @@ def test_every_token_is_the_one_of_plain_decoding(
 ) -> None:
     sampling = Sampling(temperature=0.0 if greedy else 1.0, repetition_penalty=1.3, seed=seed)
     written, sessions = [], []
-    for lookup in (None, PromptLookup(prompt, row_cost=0.01)):
+    for lookup in (None, PromptLookup(prompt, token_cost=0.01)):
         sessions.append(Markov())
-        sampler = Sampler(sampling, prompt)
-        written.append(
-            list(decode_ids(sessions[-1], prompt, sampler, frozenset(stops), limit, lookup=lookup))  # type: ignore[arg-type]
-        )
+        request = DecodeRequest(prompt, limit, sampling, frozenset(stops), lookup=lookup)
+        written.append(list(decode_ids(sessions[-1], request)))  # type: ignore[arg-type]
     assert written[0] == written[1]
     assert sessions[0].ids == sessions[1].ids  # nothing that was wrong stays in the cache
     assert sessions[1].passes <= sessions[0].passes
@@ -102,20 +99,20 @@ def test_every_token_is_the_one_of_plain_decoding(
 @pytest.mark.parametrize("penalty", [1.0, 1.8])
 def test_sampled_texts_follow_the_distribution(penalty: float) -> None:
     """Chi-square over all texts of three tokens, against probabilities multiplied out by hand."""
-    prompt, count = [0, 1, 2, 3, 0, 1, 2, 3, 0], 10_000
+    prompt, count = [0, 1, 2, 0, 1, 2, 0], 10_000
     found: Counter[tuple[int, ...]] = Counter()
     passes = 0
     for seed in range(count):
         session = Markov()
-        sampler = Sampler(Sampling(temperature=1.0, repetition_penalty=penalty, seed=seed), prompt[-2:])
-        lookup = PromptLookup(prompt, row_cost=0.01)
-        found[tuple(decode_ids(session, prompt, sampler, frozenset(), 3, lookup=lookup))] += 1  # type: ignore[arg-type]
+        sampling = Sampling(temperature=1.0, repetition_penalty=penalty, seed=seed)
+        request = DecodeRequest(prompt, 3, sampling, lookup=PromptLookup(prompt, token_cost=0.01))
+        found[tuple(decode_ids(session, request))] += 1  # type: ignore[arg-type]
         passes += session.passes
     assert passes < 2.9 * count  # proposals were kept, so the rule was at work
 
     statistic = 0.0
     for text in itertools.product(range(VOCAB), repeat=3):
-        probability, seen, last = 1.0, set(prompt[-2:]), prompt[-1]
+        probability, seen, last = 1.0, set(prompt), prompt[-1]
         for token in text:
             logits = TABLE[last].astype(np.float64)
             for old in seen:
@@ -132,7 +129,8 @@ def test_sampled_texts_follow_the_distribution(penalty: float) -> None:
 def test_repeated_words_take_fewer_passes() -> None:
     text = list(range(20)) * 5
     session = Fixed(text, 20)
-    written = list(decode_ids(session, text[:25], Sampler(Sampling()), frozenset(), 60, lookup=PromptLookup(text[:25])))  # type: ignore[arg-type]
+    request = DecodeRequest(text[:25], 60, lookup=PromptLookup(text[:25]))
+    written = list(decode_ids(session, request))  # type: ignore[arg-type]
     assert written == text[25:85]
     assert session.passes < 20
 
@@ -140,13 +138,14 @@ def test_repeated_words_take_fewer_passes() -> None:
 def test_where_nothing_matches_nothing_more_is_computed() -> None:
     text = list(range(100))
     session = Fixed(text, 100)
-    assert len(list(decode_ids(session, [0], Sampler(Sampling()), frozenset(), 90, lookup=PromptLookup([0])))) == 90  # type: ignore[arg-type]
+    request = DecodeRequest([0], 90, lookup=PromptLookup([0]))
+    assert len(list(decode_ids(session, request))) == 90  # type: ignore[arg-type]
     assert (session.rows, session.passes) == (90, 90)
 
 
 def test_where_rows_cost_as_much_as_passes_nothing_is_proposed() -> None:
-    assert PromptLookup([1, 2, 3] * 5, row_cost=1.0).propose() == []
-    assert PromptLookup([1, 2, 3] * 5, row_cost=0.1).propose() == [1, 2, 3]
+    assert PromptLookup([1, 2, 3] * 5, token_cost=1.0).propose() == []
+    assert PromptLookup([1, 2, 3] * 5, token_cost=0.1).propose() == [1, 2, 3]
 
 
 def test_matches_that_are_always_wrong_are_soon_left_alone() -> None:
@@ -154,7 +153,7 @@ def test_matches_that_are_always_wrong_are_soon_left_alone() -> None:
     random = np.random.default_rng(3)
     text = random.integers(0, 30, 600).tolist()
     session = Fixed(text, 30)
-    list(decode_ids(session, text[:100], Sampler(Sampling()), frozenset(), 400, lookup=PromptLookup(text[:100])))  # type: ignore[arg-type]
+    list(decode_ids(session, DecodeRequest(text[:100], 400, lookup=PromptLookup(text[:100]))))  # type: ignore[arg-type]
     assert session.rows - 100 < 1.2 * 400
 
 
@@ -170,14 +169,14 @@ def test_what_one_text_has_shown_the_next_ones_know() -> None:
 
 
 def test_the_more_texts_share_a_pass_the_less_is_proposed() -> None:
-    lookup = PromptLookup([1, 2, 3] * 5, row_cost=0.1)
-    counts = [len(lookup.propose(texts=texts)) for texts in (1, 2, 4, 8, 16, 1000)]
+    lookup = PromptLookup([1, 2, 3] * 5, token_cost=0.1)
+    counts = [len(lookup.propose(batch_size=size)) for size in (1, 2, 4, 8, 16, 1000)]
     assert counts == sorted(counts, reverse=True)
     assert (counts[0], counts[-1]) == (3, 0)
 
 
 def questions(count: int) -> list[str]:
-    return [json.loads(line)["question"] for line in (TINY / "held_out.jsonl").read_text().splitlines()[:count]]
+    return [json.loads(line)["question"] for line in HELD_OUT.read_text().splitlines()[:count]]
 
 
 def test_greedy_texts_of_the_example_are_the_same_in_fewer_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +205,7 @@ def decoded(
 
     session.advance = counted  # type: ignore[method-assign]
     proposals = PromptLookup(prompt) if lookup else None
-    written = list(decode_ids(session, prompt, Sampler(Sampling()), stops, 64, lookup=proposals))
+    written = list(decode_ids(session, DecodeRequest(prompt, 64, stop_ids=stops, lookup=proposals)))
     session.close()
     return written
 

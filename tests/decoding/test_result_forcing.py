@@ -19,15 +19,15 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from edgereason import Optimizations, Reasoner, UsageError, load
 from edgereason.bundle import Sampling
-from edgereason.decoding.continuous_batching import Work, Writing, run
-from edgereason.decoding.loop import Decoding, decode_ids
+from edgereason.decoding.continuous_batching import Generation, Work, run
+from edgereason.decoding.loop import DecodeRequest, decode_ids
 from edgereason.decoding.prompt_lookup import MOST_ROWS, PromptLookup
 from edgereason.decoding.result_forcing import ResultForcing, continuation
 from edgereason.decoding.sampling import Sampler
 from edgereason.decoding.timings import StageTimings
 from edgereason.engines.base import Logits
 from edgereason.export import export
-from edgereason.pipeline.options import Options
+from edgereason.pipeline.options import AskKeywords
 from edgereason.text.calculator import evaluate, written
 from edgereason.text.tokenizer import Tokenizer
 
@@ -100,7 +100,7 @@ def one_by_one(tokenizer: Tokenizer, table: np.ndarray, prompt: list[int], sampl
     """The text that the rule describes, at least `limit` characters of it: draw a token, look at the whole text."""
     text, last = "", prompt[-1]
     while len(text) < limit:
-        last = sampler.draw(np.ascontiguousarray(table[last]))
+        last = sampler.sample(np.ascontiguousarray(table[last]))
         piece = tokenizer.decode([last])
         for cut in range(1, len(piece) + 1):
             result = due(text + piece[:cut])
@@ -125,19 +125,13 @@ def test_texts_are_those_of_asking_for_one_token_after_the_other(
     sampling = Sampling(temperature=0.0 if greedy else 1.0, seed=seed)
     expected = one_by_one(small, table, ids, Sampler(sampling), 4 * limit)
     sessions = []
-    for lookup in (None, PromptLookup(ids, row_cost=0.01)):
+    for lookup in (None, PromptLookup(ids, token_cost=0.01)):
         timings = StageTimings()
         sessions.append(Markov(table))
         found = list(
-            decode_ids(  # type: ignore[misc]
-                sessions[-1],
-                ids,
-                Sampler(sampling),
-                frozenset(),
-                limit,
-                timings,
-                lookup=lookup,
-                forcing=ResultForcing(small),
+            decode_ids(
+                sessions[-1],  # type: ignore[arg-type]
+                DecodeRequest(ids, limit, sampling, lookup=lookup, forcing=ResultForcing(small), timings=timings),
             )
         )
         assert len(found) == timings.new_tokens == limit
@@ -166,9 +160,8 @@ def certain(tokenizer: Tokenizer, *texts: str) -> np.ndarray:
 
 def test_what_is_forced_takes_one_pass(small: Tokenizer) -> None:
     session = Markov(certain(small, ">>", "<<", "22", "*", "3", ".", "1", "="))
-    found = list(
-        decode_ids(session, small.encode(">>"), Sampler(Sampling()), frozenset(), 60, forcing=ResultForcing(small))
-    )  # type: ignore[arg-type]
+    request = DecodeRequest(small.encode(">>"), 60, forcing=ResultForcing(small))
+    found = list(decode_ids(session, request))  # type: ignore[arg-type]
     assert small.decode(found) == "<<22*3.1=68.2>>" * 5
     assert session.passes == 7 * 5  # of each twelve tokens seven are drawn
 
@@ -176,7 +169,8 @@ def test_what_is_forced_takes_one_pass(small: Tokenizer) -> None:
 def test_a_stop_token_ends_the_text_before_anything_is_forced(small: Tokenizer) -> None:
     stop = small.encode("=")[0]
     session, forcing = Markov(certain(small, ">>", "<<", "1", "+", "2", "=")), ResultForcing(small)
-    found = list(decode_ids(session, small.encode(">>"), Sampler(Sampling()), frozenset({stop}), 9, forcing=forcing))  # type: ignore[arg-type]
+    request = DecodeRequest(small.encode(">>"), 9, stop_ids=frozenset({stop}), forcing=forcing)
+    found = list(decode_ids(session, request))  # type: ignore[arg-type]
     assert small.decode(found) == "<<1+2"
 
 
@@ -195,24 +189,22 @@ class MarkovEngine:
 def test_texts_of_a_batch_are_those_of_each_alone(small: Tokenizer, size: int) -> None:
     engine = MarkovEngine()
 
-    def decoding(seed: int) -> Decoding:
-        session, sampler = Markov(transitions(small, seed)), Sampler(Sampling(1.0, seed=seed))
-        return Decoding(session, [0], sampler, frozenset(), 80, forcing=ResultForcing(small))  # type: ignore[arg-type]
+    def request(seed: int) -> DecodeRequest:
+        return DecodeRequest([0], 80, Sampling(1.0, seed=seed), forcing=ResultForcing(small))
 
     def work(seed: int) -> Work[str]:
-        writing = Writing(engine, lambda: decoding(seed), small.stream())  # type: ignore[arg-type]
-        yield writing
-        return writing.text
+        table = transitions(small, seed)
+        text = Generation(engine, lambda: Markov(table), request(seed), small.stream())  # type: ignore[arg-type]
+        yield text
+        return text.text
 
     found = dict(run((work(seed) for seed in range(40)), size))
     for seed in range(40):
-        sampler = Sampler(Sampling(1.0, seed=seed))
-        alone = decode_ids(  # type: ignore[misc]
-            Markov(transitions(small, seed)), [0], sampler, frozenset(), 80, forcing=ResultForcing(small)
-        )
+        alone = decode_ids(Markov(transitions(small, seed)), request(seed))  # type: ignore[arg-type]
         assert small.decode(list(alone)) == found[seed]
-    assert max(engine.passes) <= MOST_ROWS
-    assert size == 16 or any(rows > size for rows in engine.passes)
+    assert max(engine.passes, default=0) <= MOST_ROWS
+    assert (size == 1) == (not engine.passes)  # a single sequence is computed by its session
+    assert size in (1, 16) or any(rows > size for rows in engine.passes)
 
 
 # ---- vocabularies ----------------------------------------------------------------------------------------------------
@@ -325,7 +317,7 @@ def asked_again(reasoner: Reasoner, question: str) -> str:
     sampler, end = Sampler(Sampling()), len(ids) + LIMIT
     written_ = len(ids)
     while len(ids) < end:
-        token = sampler.draw(model.logits(ids)[-1])
+        token = sampler.sample(model.logits(ids)[-1])
         if token in stage.stop_ids:
             break
         ids.append(token)
@@ -358,11 +350,11 @@ def test_batches_streams_and_techniques_change_nothing(
     native: Path, rows_as_if_alone: None, temperature: float
 ) -> None:
     limits = {"guidance": 3, "answer": LIMIT}
-    options = Options(max_new_tokens=limits, temperature=temperature, seed=5)
+    options = AskKeywords(max_new_tokens=limits, temperature=temperature, seed=5)
     with load(native) as reasoner:
         answers = [reasoner.ask(question, **options).answer for question in QUESTIONS]
         assert len(re.findall("=[^=]+>>", "".join(answers))) >= 1
-        batched = [outcome.result for outcome in reasoner.batch(QUESTIONS, size=4, **options)]
+        batched = [outcome.result for outcome in reasoner.batch(QUESTIONS, batch_size=4, **options)]
         assert [result.answer for result in batched if result] == answers
         streamed = "".join(event.text for event in reasoner.stream(QUESTIONS[0], **options) if event.stage == "answer")
         assert streamed.strip() == answers[0]

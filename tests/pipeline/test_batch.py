@@ -11,24 +11,32 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import TINY
+from places import HELD_OUT, WORD_PROBLEMS
 from resident import resident_bytes
 
 from edgereason import ContextError, Optimizations, Reasoner, Result, Timings, UsageError, load
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import CancelledError
 from edgereason.export import export
-from edgereason.pipeline.options import Asking
+from edgereason.pipeline.options import AskOptions
+from edgereason.pipeline.prompting import fit_prompt
 from edgereason.pipeline.voting import majority, sample_stages
 from edgereason.problems.final_result import comparable
 
-QUESTIONS = [json.loads(line)["question"] for line in (TINY / "held_out.jsonl").read_text().splitlines()]
+QUESTIONS = [json.loads(line)["question"] for line in HELD_OUT.read_text().splitlines()[:200]]
 
 
 @pytest.fixture(scope="module", params=["merged", "shared"])
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reasoner]:
     out = tmp_path_factory.mktemp("example") / request.param
-    export(TINY / "base", TINY / "guidance", TINY / "answer", out, layout=request.param, verify=False)
+    export(
+        WORD_PROBLEMS / "base",
+        WORD_PROBLEMS / "guidance",
+        WORD_PROBLEMS / "answer",
+        out,
+        layout=request.param,
+        verify=False,
+    )
     with load(out) as reasoner:
         yield reasoner
 
@@ -79,7 +87,7 @@ def test_a_batch_has_the_results_of_asking_one_by_one(example: Reasoner, rows: l
 def test_rows_of_a_batch_do_not_disturb_each_other(random_pair: Reasoner, size: int, sampling: dict) -> None:
     questions = [f"How many of {count} apples {'are left ' * (count % 5)}?" for count in range(20)]
     alone = [texts(random_pair.ask(question, max_new_tokens=9, **sampling)) for question in questions]
-    outcomes = random_pair.batch(iter(questions), size=size, max_new_tokens=9, **sampling)
+    outcomes = random_pair.batch(iter(questions), batch_size=size, max_new_tokens=9, **sampling)
     assert [texts(outcome.result) for outcome in outcomes] == alone
 
 
@@ -100,7 +108,7 @@ def test_few_texts_bring_several_tokens_in_a_pass(random_pair: Reasoner, rows: l
     for off in (["prefix-cache"], ["prefix-cache", "speculation"]):
         with Reasoner(random_pair.bundle, optimizations=Optimizations.without(off)) as reasoner:
             rows.clear()
-            outcomes = reasoner.batch(questions, size=3, max_new_tokens=40)
+            outcomes = reasoner.batch(questions, batch_size=3, max_new_tokens=40)
             found.append([texts(outcome.result) for outcome in outcomes])
             passes.append(len(rows))
     assert found[0] == found[1]
@@ -117,7 +125,7 @@ def test_stages_of_a_shared_base_go_in_one_pass(example: Reasoner, monkeypatch: 
         return advance(self, steps)
 
     monkeypatch.setattr(NativeEngine, "advance", noting)
-    list(example.batch(QUESTIONS[:30], size=4))
+    list(example.batch(QUESTIONS[:30], batch_size=4))
     one_engine = example.models["guidance"].engine is example.models["answer"].engine
     assert ({0, 1} in adapters) == one_engine == example.bundle.shared
 
@@ -147,7 +155,7 @@ def test_a_question_that_fails_fails_alone(random_pair: Reasoner) -> None:
 def test_questions_are_taken_as_there_is_room_for_them(random_pair: Reasoner) -> None:
     taken: list[int] = []
     questions = (taken.append(number) or f"{number}?" for number in range(1000))
-    outcomes = random_pair.batch(questions, size=4, max_new_tokens=3)
+    outcomes = random_pair.batch(questions, batch_size=4, max_new_tokens=3)
     for number in range(3):
         assert next(outcomes).number == number
     assert len(taken) < 30
@@ -167,7 +175,7 @@ def test_engines_without_common_passes_answer_one_by_one(trio: dict[str, Path], 
 
 def test_arguments_are_checked_before_anything_runs(random_pair: Reasoner) -> None:
     with pytest.raises(UsageError, match="size is 0"):
-        random_pair.batch(["Who?"], size=0)
+        random_pair.batch(["Who?"], batch_size=0)
     with pytest.raises(UsageError, match="samples is 0"):
         random_pair.batch(["Who?"], samples=0)
     with pytest.raises(UsageError, match="at temperature 0 are all the same"):
@@ -179,7 +187,7 @@ def test_arguments_are_checked_before_anything_runs(random_pair: Reasoner) -> No
 @pytest.mark.usefixtures("rows_as_if_alone")
 def test_each_sample_is_what_its_seed_gives_alone(random_pair: Reasoner) -> None:
     """Forks of a prompt that was computed once go on as sessions do that computed it themselves."""
-    stages = sample_stages(Asking(max_new_tokens=8, seed=11).stages(random_pair.bundle.stages), 5, None)
+    stages = sample_stages(AskOptions(max_new_tokens=8, seed=11).stages(random_pair.bundle.stages), 5, None)
     seeds = [each["guidance"].sampling.seed for each in stages]
     assert len(set(seeds)) == 5
     alone = [random_pair.ask("How many?", max_new_tokens=8, temperature=0.7, seed=seed) for seed in seeds]
@@ -192,7 +200,8 @@ def test_each_sample_is_what_its_seed_gives_alone(random_pair: Reasoner) -> None
 
 
 def test_samples_share_the_reading_of_their_prompt(random_pair: Reasoner, rows: list[int]) -> None:
-    prompt = random_pair.prompt("answer", random_pair.bundle.stages["answer"], "How many?", None).ids
+    stage = random_pair.bundle.stages["answer"]
+    prompt = fit_prompt("answer", random_pair.models["answer"], stage, "How many?", None).ids
     rows.clear()
     random_pair.ask("How many?", guidance=False, max_new_tokens=1, samples=6, seed=1)
     assert rows == [len(prompt) - 1, 6]
@@ -258,7 +267,7 @@ def test_batches_that_are_left_early_leave_nothing_behind(random_pair: Reasoner)
 def test_a_cancelled_question_ends_alone(random_pair: Reasoner, rows: list[int]) -> None:
     questions = [f"How many of {count}?" for count in range(8)]
     alone = [texts(random_pair.ask(question, max_new_tokens=12)) for question in questions]
-    outcomes = random_pair.batch(questions, size=4, max_new_tokens=12)
+    outcomes = random_pair.batch(questions, batch_size=4, max_new_tokens=12)
     outcomes.cancel(2)
     outcomes.cancel(7)  # not taken yet
     found = [next(outcomes)]
@@ -280,7 +289,7 @@ def test_cancelled_questions_leave_nothing_behind_while_others_go_on(random_pair
                 outcomes.cancel(number - 2)  # under way, or answered
                 yield f"How many of {number}?"
 
-        outcomes = random_pair.batch(questions(), size=4, max_new_tokens=4)
+        outcomes = random_pair.batch(questions(), batch_size=4, max_new_tokens=4)
         ended = [outcome.error is not None for outcome in outcomes]
         assert len(ended) == count
         assert sum(ended) > count / 4

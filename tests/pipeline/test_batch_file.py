@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from places import WORD_PROBLEMS
+from places import HELD_OUT
 
 from edgereason import Reasoner, UsageError, load
 from edgereason.evaluation import read_problems, same_result
@@ -128,7 +128,7 @@ def test_files_that_cannot_be_used_are_named(reasoner: Reasoner, source: Path, t
     with pytest.raises(UsageError, match="cannot be written"):
         answer(reasoner, source, tmp_path / "nowhere" / "out")
     with pytest.raises(UsageError, match="size is 0"):
-        answer_file(reasoner, source, tmp_path / "new", size=0)
+        answer_file(reasoner, source, tmp_path / "new", batch_size=0)
     assert not (tmp_path / "new").exists()
 
 
@@ -149,9 +149,9 @@ def test_the_program_goes_on_after_ctrl_c(tmp_path: Path) -> None:
         "-m",
         "edgereason",
         "batch",
-        WORD_PROBLEMS / "held_out.jsonl",
+        HELD_OUT,
         out,
-        "--size",
+        "--batch-size",
         "1",
         "--threads",
         "1",
@@ -169,16 +169,16 @@ def test_the_program_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert "the same command continues" in errors
     stopped = out.read_bytes()
     answered = stopped.count(b"\n")
     assert stopped.endswith(b"\n")
-    problems = read_problems(WORD_PROBLEMS / "held_out.jsonl")
+    problems = read_problems(HELD_OUT)
     assert 3 <= answered < len(problems)
 
-    done = subprocess.run([*command, "--size", "16"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, "--batch-size", "16"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert f"{answered} were there before" in done.stderr
+    assert f"{answered} answered before" in done.stderr
     assert out.read_bytes().startswith(stopped)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["question"] for line in lines] == [problem.question for problem in problems]

@@ -87,7 +87,7 @@ def test_the_program_reads_questions_and_commands_from_a_pipe(native_bundle: Pat
     assert [turn["question"] for turn in turns] == ["How many?", "Who is \nit?"]
     assert turns[0]["guidance"]
     assert turns[1]["guidance"] == ""
-    for expected in ("guidance is off.", "2 turns, ", "2 turns are in", "on or /guidance off", "There is no /dance"):
+    for expected in ("guidance is off.", "2 turns, ", "2 turns saved to", "on or /guidance off", "There is no /dance"):
         assert expected in done.stdout
     assert "Nothing has been answered yet." in done.stdout
     assert "never asked" not in done.stdout

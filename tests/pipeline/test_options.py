@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,20 @@ def test_a_gguf_file_may_answer(example: Reasoner, tmp_path: Path) -> None:
         assert 1 <= result.timings.answer.new_tokens <= 5
     with pytest.raises(UsageError, match="is no answer model"):
         load(answer_model=tmp_path)
+
+
+def test_layers_on_a_gpu_are_those_of_the_model_that_llama_cpp_runs(tmp_path: Path, native_bundle: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    shutil.copy(MICRO_MODELS / "model.gguf", tmp_path)
+    with load(native_bundle, answer_model=tmp_path / "model.gguf", gpu_layers=0) as mixed:
+        assert [model.engine.name for model in mixed.models.values()] == ["native", "llama.cpp"]
+
+
+def test_layers_on_a_gpu_without_llama_cpp_are_refused(native_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="gpu-layers is 0"):
+        load(native_bundle, answer_model=native_bundle, gpu_layers=0)
+    with pytest.raises(UsageError, match="gpu-layers is 0"):
+        load(native_bundle, answer_model="http://localhost:1", gpu_layers=0)
 
 
 def test_a_model_that_never_saw_earlier_turns_is_not_shown_them(native_bundle: Path) -> None:

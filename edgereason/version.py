@@ -1,0 +1,3 @@
+"""The version of this package, for manifests and caches."""
+
+__version__ = "0.2.0.dev0"
