@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgereason.engines import ENGINES
 from edgereason.engines.probe import Verdict, probe
-from edgereason.hardware import cpu_model, fitting_threads
+from edgereason.hardware import cpu_model, fitting_threads, memory_bytes
 from edgereason.kernels import cpu as kernels
 
 
@@ -56,21 +55,3 @@ def _llama_has_gpu() -> bool:
     from edgereason.checkpoints.llama_library import llama_library
 
     return bool(llama_library().llama_supports_gpu_offload())
-
-
-def memory_bytes() -> int:
-    """The machine's memory; 0 where the system does not say."""
-    if os.name == "nt":
-        return _windows_memory_bytes()
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return 0
-
-
-def _windows_memory_bytes() -> int:
-    import ctypes
-
-    kilobytes = ctypes.c_ulonglong()
-    found = ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))  # type: ignore[attr-defined,unused-ignore]
-    return kilobytes.value * 1024 if found else 0

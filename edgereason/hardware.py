@@ -1,4 +1,4 @@
-"""What an engine wants to know of the processor: how many threads are worth starting, and which model it is."""
+"""Facts about this machine and this process: cores worth starting threads on, processor, memory."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ import math
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from edgereason import configuration
-
 _ROOT = Path("/")
-
-
-def default_threads() -> int:
-    """The user's own choice (`edgereason bench --tune`), or else as many as `fitting_threads` finds."""
-    return configuration.read().threads or fitting_threads()
 
 
 @cache
@@ -95,6 +89,37 @@ def cpu_model() -> str:
 def has_amx() -> bool:
     """Whether the processor has AMX tiles, and the system lets programs use them."""
     return " amx_tile" in _read(Path("/proc/cpuinfo"))
+
+
+def memory_bytes() -> int:
+    """The machine's memory in bytes; 0 where the system does not say."""
+    if os.name == "nt":
+        return _windows_memory_bytes()
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def _windows_memory_bytes() -> int:
+    import ctypes
+
+    kilobytes = ctypes.c_ulonglong()
+    found = ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))  # type: ignore[attr-defined,unused-ignore]
+    return kilobytes.value * 1024 if found else 0
+
+
+def peak_rss_mb() -> float:
+    """The peak resident memory of this process, in 10^6 bytes; 0 where the system does not say."""
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _read(path: Path) -> str:

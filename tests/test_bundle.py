@@ -172,3 +172,21 @@ print(list(Path({str(tmp_path)!r}).iterdir()))
     output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     assert "out could not be written: No space left on device." in output
     assert output.splitlines()[-1] == "[]"
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from edgereason.bundle import Bundle
+Bundle.open(Path(sys.argv[1]))
+ours = {name.split(".")[1] for name in sys.modules if name.startswith("edgereason.")}
+print(sorted(ours), sorted({"numpy", "safetensors", "tokenizers", "jinja2", "rich"} & set(sys.modules)), sep="\\n")
+"""
+
+
+def test_opening_a_manifest_loads_no_engine(native_bundle: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", OPEN, str(native_bundle)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, libraries = done.stdout.splitlines()
+    assert ours == "['bundle', 'errors', 'files', 'text', 'version']"
+    assert libraries == "[]"

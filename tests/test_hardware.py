@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgereason.hardware import cpu_quota, default_threads, physical_cores
+from edgereason.hardware import cpu_quota, fitting_threads, memory_bytes, peak_rss_mb, physical_cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -71,4 +71,11 @@ def test_a_control_group_limits_the_threads(tmp_path: Path, files: dict[str, str
 
 
 def test_there_is_at_least_one_thread() -> None:
-    assert default_threads() >= 1
+    assert fitting_threads() >= 1
+
+
+def test_a_process_fits_into_the_memory() -> None:
+    before = peak_rss_mb()
+    block = bytearray(200 << 20)
+    block[::4096] = b"1" * len(block[::4096])
+    assert before + 150 < peak_rss_mb() < memory_bytes() / 1e6

@@ -178,9 +178,9 @@ def _check_model(header: Header) -> None:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
         raise _DamagedError("general.architecture is missing")
-    for name, most in _LIMITS.items():
+    for name, maximum in _LIMITS.items():
         value = values.get(f"{architecture}.{name}")
-        if not isinstance(value, int) or not 0 < value <= most:
+        if not isinstance(value, int) or not 0 < value <= maximum:
             raise _DamagedError(f"{architecture}.{name} is {value}")
     _check_values(values)
     tokens = values.get("tokenizer.ggml.tokens")

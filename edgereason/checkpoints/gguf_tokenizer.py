@@ -40,7 +40,7 @@ class GgufTokenizer:
         ids = (ctypes.c_int32 * (len(data) + 8))()
         count = self._llama.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), False, True)
         if count < 0:
-            raise BundleError(f"{self._file} cannot turn this text into tokens.", "Give another model.")
+            raise BundleError(f"{self._file} cannot tokenize this text.", "Give another model.")
         return list(ids[:count])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -63,7 +63,7 @@ class GgufTokenizer:
         return self._template.render(messages, {name: self._special(get) for name, get in special.items()})
 
     def stream(self) -> PieceStream:
-        """A decoder that turns ids into text as they come."""
+        """A decoder of ids into text as they come."""
         return PieceStream(self)
 
     def stop_ids(self) -> frozenset[int]:

@@ -1,12 +1,9 @@
-"""Reading a LoRA adapter as PEFT saves it: `adapter_config.json` and `adapter_model.safetensors`, checked.
-
-https://huggingface.co/docs/peft/developer_guides/checkpoint has the names; the adapter changes a projection `W` of the
-base to `W + s B A` (LoRA, arXiv 2106.09685).
+"""The factors of a plain LoRA adapter, which can be applied row by row: a projection `W` of the base becomes
+`W + s B A` (LoRA, arXiv 2106.09685).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -14,14 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgereason.checkpoints.weights import FloatWeight, Tensor, read_safetensors
+from edgereason.checkpoints.adapter_files import AdapterFiles, float_array, open_adapter_files
+from edgereason.checkpoints.safetensors_reader import MappedTensor
+from edgereason.checkpoints.weights import FloatWeight
 from edgereason.errors import BundleError
-from edgereason.files import read_json
-from edgereason.kernels.packing import BFloat16
 
-_PREFIX = "base_model.model."
 _MERGE = "Export it merged into its base instead."
 # Fields of adapter_config.json that would change the computation, and the values with which they do not.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -77,33 +71,34 @@ class LoraAdapter:
 
 
 def read_adapter(path: Path) -> LoraAdapter:
-    """Read an adapter's directory.
+    """Read an adapter's directory; see `plain_lora`.
 
     Raises:
         BundleError: files are missing or damaged, values are not finite, or it is not a plain LoRA adapter.
     """
-    config_file, weights_file = path / "adapter_config.json", path / "adapter_model.safetensors"
-    config = read_json(config_file)
-    _check_kind(config, config_file)
-    tensors, _ = read_safetensors(weights_file)
+    return plain_lora(open_adapter_files(path))
+
+
+def plain_lora(files: AdapterFiles) -> LoraAdapter:
+    """The factors of an opened adapter.
+
+    Raises:
+        BundleError: it does more than adding a product of factors to linear layers, or its factors do not fit together.
+    """
+    _check_plain(files.config, files.config_file)
     factors: dict[str, dict[str, FloatWeight]] = {}
-    for name, tensor in tensors.items():
-        target, _, part = name.removeprefix(_PREFIX).rpartition(".lora_")
+    for name, tensor in files.tensors.items():
+        target, _, part = name.rpartition(".lora_")
         if part not in ("A.weight", "B.weight"):
-            raise BundleError(f"{weights_file} has {name}, which is no LoRA factor of a linear layer.", _MERGE)
-        factors.setdefault(target, {})[part[0]] = _factor(tensor, name, weights_file)
-    targets = {target: _lora(target, parts, config, weights_file) for target, parts in factors.items()}
+            raise BundleError(f"{files.weights_file} has {name}, which is no LoRA factor of a linear layer.", _MERGE)
+        factors.setdefault(target, {})[part[0]] = _factor(tensor, name, files.weights_file)
+    targets = {target: _lora(target, parts, files.config, files.weights_file) for target, parts in factors.items()}
     if not targets:
-        raise BundleError(f"{weights_file} changes nothing: it has no LoRA factors.", "Save the adapter again.")
-    digest = hashlib.sha256(config_file.read_bytes())
-    digest.update(weights_file.read_bytes())
-    base = str(config.get("base_model_name_or_path"))
-    return LoraAdapter(path, base, targets, digest.digest(), _invocation(config, config_file))
+        raise BundleError(f"{files.weights_file} changes nothing: it has no LoRA factors.", "Save the adapter again.")
+    return LoraAdapter(files.path, files.base, targets, files.digest(), _invocation(files.config, files.config_file))
 
 
-def _check_kind(config: dict[str, Any], file: Path) -> None:
-    if config.get("peft_type") != "LORA":
-        raise BundleError(f"{file} is of the kind {config.get('peft_type')!r}.", "Only LoRA adapters can be used.")
+def _check_plain(config: dict[str, Any], file: Path) -> None:
     for field, neutral in _NEUTRAL.items():
         if (value := config.get(field)) is not None and value not in neutral:
             raise BundleError(f"{file}: {field} = {value!r} cannot be applied row by row.", _MERGE)
@@ -118,16 +113,10 @@ def _invocation(config: dict[str, Any], file: Path) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-def _factor(tensor: Tensor, name: str, file: Path) -> FloatWeight:
+def _factor(tensor: MappedTensor, name: str, file: Path) -> FloatWeight:
     if tensor.dtype not in ("F16", "BF16", "F32") or tensor.array.ndim != 2 or 0 in tensor.array.shape:
         raise BundleError(f"{file}: {name} is {tensor.dtype} {list(tensor.array.shape)}, no LoRA factor.")
-    factor = BFloat16(tensor.array) if tensor.dtype == "BF16" else tensor.array
-    if not np.isfinite(factor.to_float32() if isinstance(factor, BFloat16) else factor).all():
-        raise BundleError(
-            f"{file} has NaN or infinite values in {name}.",
-            "Its training diverged: take an earlier checkpoint, or train with a lower learning rate.",
-        )
-    return factor
+    return float_array(tensor)
 
 
 def _lora(target: str, parts: dict[str, FloatWeight], config: dict[str, Any], file: Path) -> Lora:

@@ -7,24 +7,24 @@ Two kinds of directories hold a `config.json` and safetensors files (https://hug
   inputs are stored in another order than the model's; the file's metadata has their shapes under `packed`. Float
   weights are `<name>.weight`.
 - Hugging Face: one file or several with an index, float weights under their own names; projections are fused here.
-  So are those of GPTQ checkpoints (`edgereason.checkpoints.gptq`), which are packed while they are read.
+  So are those of GPTQ checkpoints (`edgereason.checkpoints.gptq_format`), which are packed while they are read.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgereason.checkpoints import gptq
+from edgereason.checkpoints import gptq_format
+from edgereason.checkpoints.gptq_format import GptqFormat
+from edgereason.checkpoints.safetensors_reader import COPY_AGAIN, MappedTensor, read_safetensors
 from edgereason.errors import BundleError
 from edgereason.files import read_json
 from edgereason.kernels import packing
@@ -42,35 +42,10 @@ Whole = PackedWeight | FloatWeight
 Linear = Whole | tuple[Whole, ...]
 """A weight; or the parts of a fused one that differ in their kind, so that each is a product of its own."""
 
-_DTYPES: dict[str, type[np.generic]] = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "F16": np.float16,
-    "BF16": np.uint16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "F32": np.float32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F64": np.float64,
-}
 GPTQ_FILES = "gptq_model*.safetensors"
 """How AutoGPTQ names a checkpoint's weights when it is left to it."""
 
 _FLOATS = ("F16", "BF16", "F32")
-_MAX_HEADER = 100_000_000
-_DAMAGED = "Copy or export the model again."
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor as it lies in its file. bfloat16 arrays are uint16; `dtype` is the file's word for the type."""
-
-    array: npt.NDArray[Any]
-    dtype: str
 
 
 class Weights:
@@ -91,7 +66,7 @@ class Weights:
         """
         self.directory = path.parent if path.is_file() else path
         self.config = read_json(self.directory / "config.json")
-        self._tensors: dict[str, Tensor] = {}
+        self._tensors: dict[str, MappedTensor] = {}
         self.packed: dict[str, dict[str, int]] = {}
         self._native = False
         for file in [path] if path.is_file() else _files(path):
@@ -163,7 +138,7 @@ class Weights:
             return self._quantized(self._gptq, name, rows, columns)
         return self._float(f"{name}.weight", (rows, columns))
 
-    def _gptq_format(self) -> gptq.Format | None:
+    def _gptq_format(self) -> GptqFormat | None:
         values, source = self.config.get("quantization_config"), self.directory / "config.json"
         if values is None and (self.directory / "quantize_config.json").is_file():
             source = self.directory / "quantize_config.json"
@@ -171,10 +146,10 @@ class Weights:
         if values is None:
             return None
         if not isinstance(values, dict):
-            raise BundleError(f"{source}: its quantization_config is no object.", _DAMAGED)
-        return gptq.Format.from_json(values, str(source))
+            raise BundleError(f"{source}: its quantization_config is no object.", COPY_AGAIN)
+        return GptqFormat.from_json(values, str(source))
 
-    def _quantized(self, format: gptq.Format, name: str, rows: int, columns: int) -> PackedWeight:
+    def _quantized(self, format: GptqFormat, name: str, rows: int, columns: int) -> PackedWeight:
         qweight, qzeros = (self._get(f"{name}.{part}", ("I32",)).array for part in ("qweight", "qzeros"))
         scales = self._get(f"{name}.scales", _FLOATS)
         g_idx = self._get(f"{name}.g_idx", ("I32",)).array if f"{name}.g_idx" in self._tensors else None
@@ -182,9 +157,9 @@ class Weights:
             self._misfit(f"{name}.qweight", qweight.shape, (columns, rows))
         half = BFloat16(scales.array).to_float32() if scales.dtype == "BF16" else scales.array
         try:
-            return gptq.unpack(format, qweight, qzeros, half, g_idx, columns)
+            return gptq_format.unpack(format, qweight, qzeros, half, g_idx, columns)
         except ValueError as error:
-            raise BundleError(f"{self.directory}: {name} is damaged: {error}.", _DAMAGED) from error
+            raise BundleError(f"{self.directory}: {name} is damaged: {error}.", COPY_AGAIN) from error
 
     def _packed(self, name: str, rows: int, columns: int) -> PackedWeight:
         shape = self.packed[name]
@@ -193,7 +168,7 @@ class Weights:
         zeros = self._get(f"{name}.zeros", ("U8",)) if f"{name}.zeros" in self._tensors else None
         order = self._get(f"{name}.order", ("I32",)).array if f"{name}.order" in self._tensors else None
         if order is not None and not np.array_equal(np.sort(order, axis=None), np.arange(columns)):
-            raise BundleError(f"{self.directory}: {name}.order is no order of {columns} inputs.", _DAMAGED)
+            raise BundleError(f"{self.directory}: {name}.order is no order of {columns} inputs.", COPY_AGAIN)
         return PackedWeight(
             self._get(f"{name}.qweight", ("U8",)).array,
             self._get(f"{name}.scales", ("F16",)).array,
@@ -210,7 +185,7 @@ class Weights:
             self._misfit(name, tensor.array.shape, shape)
         return BFloat16(tensor.array) if tensor.dtype == "BF16" else tensor.array
 
-    def _get(self, name: str, dtypes: tuple[str, ...]) -> Tensor:
+    def _get(self, name: str, dtypes: tuple[str, ...]) -> MappedTensor:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise BundleError(f"{self.directory} lacks {name}.", "Perhaps its config.json is of another model.")
@@ -220,62 +195,8 @@ class Weights:
 
     def _misfit(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         raise BundleError(
-            f"{self.directory}: {name} is {list(found)}, its config.json asks for {list(wanted)}.", _DAMAGED
+            f"{self.directory}: {name} is {list(found)}, its config.json asks for {list(wanted)}.", COPY_AGAIN
         )
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, mapped from disk, and its metadata.
-
-    Nothing is copied, so the tensors are valid as long as the file is not changed.
-
-    Raises:
-        BundleError: the file is missing, truncated, or its header describes other bytes than it has.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _MAX_HEADER):
-                raise BundleError(f"{path} is truncated, or no safetensors file.", _DAMAGED)
-            text = file.read(length)
-        data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
-        tensors = {name: _tensor(data, entry) for name, entry in header.items()}
-        _check_coverage([entry["data_offsets"] for entry in header.values()], len(data))
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata is no object")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged: {error}.", _DAMAGED) from error
-    return tensors, metadata
-
-
-def _tensor(data: npt.NDArray[np.uint8], entry: dict[str, Any]) -> Tensor:
-    dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    if dtype not in _DTYPES:
-        raise ValueError(f"unknown type {dtype!r}")
-    numbers = (*shape, begin, end)
-    if any(type(number) is not int or number < 0 for number in numbers) or not begin <= end <= len(data):
-        raise ValueError(f"a tensor of shape {list(shape)} at {begin} to {end} of {len(data)} bytes")
-    if math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize != end - begin:
-        raise ValueError(f"{end - begin} bytes for a tensor {dtype} {list(shape)}")
-    array = data[begin:end].view(_DTYPES[dtype]).reshape(shape)
-    return Tensor(array if array.flags.aligned else array.copy(), dtype)
-
-
-def _check_coverage(offsets: list[list[int]], size: int) -> None:
-    """Tensors follow each other without holes or overlaps, up to the end of the file."""
-    position = 0
-    for begin, end in sorted(offsets):
-        if begin != position:
-            raise ValueError(f"tensors overlap or leave a hole at byte {min(begin, position)}")
-        position = end
-    if position != size:
-        raise ValueError(f"{size} bytes of data where the header describes {position}")
 
 
 def _files(directory: Path) -> list[Path]:
@@ -288,10 +209,10 @@ def _files(directory: Path) -> list[Path]:
         raise BundleError(f"{directory} has no model.safetensors.", "Weights have to be safetensors files.")
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise BundleError(f"{index} has no weight_map.", _DAMAGED)
+        raise BundleError(f"{index} has no weight_map.", COPY_AGAIN)
     names = sorted(set(shards.values()))
     if any(os.path.basename(name) != name for name in names):  # noqa: PTH119 - a string from a file, no path yet
-        raise BundleError(f"{index} names files outside of its directory.", _DAMAGED)
+        raise BundleError(f"{index} names files outside of its directory.", COPY_AGAIN)
     return [directory / name for name in names]
 
 
@@ -308,7 +229,7 @@ def _packed_shapes(metadata: dict[str, str], path: Path) -> dict[str, dict[str, 
     except (ValueError, TypeError, AttributeError):
         good = False
     if not good:
-        raise BundleError(f"{path} is damaged: its metadata does not describe packed weights.", _DAMAGED)
+        raise BundleError(f"{path} is damaged: its metadata does not describe packed weights.", COPY_AGAIN)
     return dict(packed)
 
 

@@ -29,7 +29,9 @@ def engine_for(path: Path) -> str:
     for engine, file in _FILES.items():
         if (path / file).is_file() or (path / f"{file}.index.json").is_file():
             return engine
-    if any(path.glob("gptq_model*.safetensors")):  # AutoGPTQ's own name for its files
+    from edgereason.checkpoints.weights import GPTQ_FILES
+
+    if any(path.glob(GPTQ_FILES)):
         return "native"
     raise BundleError(f"{path} holds no model.", f"One of {', '.join(_FILES.values())} has to be there.")
 
@@ -45,8 +47,8 @@ def open_engine(path: Path, engine: str = "auto", threads: int | None = None, gp
     Args:
         path: A stage's directory, or a `.gguf`, `.onnx` or `.safetensors` file.
         engine: `native`, `llama.cpp`, `onnx`, or `auto` for the one that runs these files.
-        threads: How many threads to compute with; None lets the engine choose.
-        gpu_layers: How many layers llama.cpp computes on a GPU; None: all that its build can. Other engines have none.
+        threads: Threads per computation; None lets the engine choose.
+        gpu_layers: Layers that llama.cpp computes on a GPU; None for all that its build can. Other engines have none.
 
     Raises:
         BundleError: the files are missing, broken, or for another engine.

@@ -1,4 +1,4 @@
-"""What an engine is: something that turns token ids into logits, and keeps a KV cache while it does.
+"""What an engine is: something that turns token ids into logits, and remembers the sequence while it does.
 
 Everything else (sampling, stop tokens, text) belongs to the decoding loop, `edgereason.decoding.loop`, and is the same
 for all engines.
@@ -20,11 +20,11 @@ Logits = npt.NDArray[np.float32]
 
 
 class Session(Protocol):
-    """One sequence and its KV cache. Not for use by two threads at once."""
+    """One sequence, and what the model remembers of it. Not for use by two threads at once."""
 
     @property
     def length(self) -> int:
-        """Tokens in the cache."""
+        """Tokens in the sequence."""
         ...
 
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
@@ -36,6 +36,7 @@ class Session(Protocol):
 
         Raises:
             ContextError: the sequence would exceed the session's capacity.
+            ValueError: `ids` is empty, or has ids outside of the vocabulary.
         """
         ...
 
@@ -48,7 +49,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the cache's memory back. The session cannot be used afterwards; closing twice is allowed."""
+        """Give the sequence's memory back. The session cannot be used afterwards; closing twice is allowed."""
         ...
 
 
@@ -57,10 +58,10 @@ class Forking(Session, Protocol):
     """A session that can go on in several ways."""
 
     def fork(self, capacity: int | None = None) -> Forking:
-        """A session with the same tokens, which shares the memory of their cache, and can grow to `capacity` tokens.
+        """A session with the same tokens, which shares their memory and can grow to `capacity` tokens.
 
         Raises:
-            BundleError: the cached keys depend on the capacity.
+            BundleError: the model's RoPE frequencies are others for this capacity.
         """
         ...
 
@@ -76,16 +77,16 @@ class Engine(Protocol):
     """`native`, `llama.cpp` or `onnx`."""
     vocab_size: int
     context_length: int
-    """Most tokens that one session can hold."""
-    row_cost: float
-    """What one more row adds to the cost of a pass, roughly, as a share of a pass of one row; 1 where computing the
-    logits of several rows at once does not pay."""
+    """Maximum tokens of a session."""
+    token_cost: float
+    """Cost of one more token in a forward pass, roughly, as a share of a forward pass of one token; 1 where computing
+    the logits of several tokens at once does not pay."""
 
     def session(self, capacity: int | None = None, adapter: int | None = None) -> Session:
         """Start an empty sequence that can grow to `capacity` tokens (`context_length` when None).
 
         Args:
-            capacity: Most tokens that it can hold.
+            capacity: Maximum tokens.
             adapter: Index of a loaded adapter, or None for the model's own weights.
 
         Raises:
@@ -110,7 +111,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Batching(Protocol):
-    """An engine that computes several sessions in one pass over the weights."""
+    """An engine that computes several sessions in one forward pass."""
 
     def advance(self, steps: Sequence[tuple[Any, Sequence[int], int | None]]) -> list[Logits]:
         """Append ids to several sessions of this engine.

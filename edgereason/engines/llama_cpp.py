@@ -19,14 +19,23 @@ from edgereason.checkpoints.gguf_header import check_header
 from edgereason.checkpoints.gguf_tokenizer import GgufTokenizer
 from edgereason.checkpoints.llama_library import complaints, llama_library
 from edgereason.engines.base import Logits
+from edgereason.engines.checks import (
+    check_fits,
+    check_truncation,
+    checked_capacity,
+    checked_ids,
+    closed_engine,
+    closed_session,
+    unknown_adapter,
+)
 from edgereason.engines.probe import require
-from edgereason.errors import BundleError, ContextError, EngineError, UsageError
-from edgereason.hardware import default_threads
+from edgereason.errors import BundleError, EngineError
+from edgereason.hardware import fitting_threads
 
 _BATCH = 512
-"""Tokens that llama.cpp computes at once; a longer prompt goes in pieces."""
+"""Maximum tokens per forward pass (`n_batch`); a longer prompt goes in pieces."""
 
-_ROUND = 256
+_CONTEXT_STEP = 256
 
 _SPARE_CONTEXTS = 2
 
@@ -45,7 +54,7 @@ class LlamaCppEngine:
     """
 
     name = "llama.cpp"
-    row_cost = 0.1
+    token_cost = 0.1
 
     def __init__(self, path: Path, threads: int | None = None, gpu_layers: int | None = None) -> None:
         require(self.name)  # before anything of the library is loaded here: even that can end the process
@@ -53,7 +62,7 @@ class LlamaCppEngine:
         file = path / "model.gguf" if path.is_dir() else path
         check_header(file)
         self._file = file
-        self._threads = threads or default_threads()
+        self._threads = threads or fitting_threads()
         self._model = self._load(file, gpu_layers)
         vocabulary = self._llama.llama_model_get_vocab(self._model)
         self.vocab_size: int = self._llama.llama_vocab_n_tokens(vocabulary)
@@ -89,7 +98,7 @@ class LlamaCppEngine:
         check_header(file, adapter=True)
         with self._lock, complaints() as errors:
             if self._closed:
-                raise EngineError("This engine is closed.", "Load the model again.")
+                raise closed_engine()
             adapter = self._llama.llama_adapter_lora_init(self._model, os.fsencode(file))
             if not adapter:
                 reason = errors[0] if errors else "no reason given"
@@ -103,16 +112,11 @@ class LlamaCppEngine:
     def session(self, capacity: int | None = None, adapter: int | None = None) -> LlamaCppSession:
         """Start an empty sequence; see `edgereason.engines.base.Engine`."""
         if adapter is not None and adapter not in range(len(self._adapters)):
-            raise UsageError(f"There is no adapter {adapter}.", "load_adapter() returns the index of one.")
-        capacity = self.context_length if capacity is None else capacity
-        if capacity > self.context_length:
-            raise ContextError(
-                f"{capacity:,} tokens are asked for, the model's context holds {self.context_length:,}.",
-                "Ask a shorter question, or ask for fewer new tokens.",
-            )
+            raise unknown_adapter(adapter, "load_adapter() returns the index of one.")
+        capacity = checked_capacity(capacity, self.context_length)
         with self._lock:
             if self._closed:
-                raise EngineError("This engine is closed.", "Load the model again.")
+                raise closed_engine()
             fitting = sorted(spare for spare in self._spare if spare[0] >= capacity)
             if fitting:
                 self._spare.remove(fitting[0])
@@ -124,7 +128,7 @@ class LlamaCppEngine:
     def _new_context(self, capacity: int) -> tuple[int, Any]:
         params = self._llama.llama_context_default_params()
         # llama.cpp rounds contexts up. Rounded here, a batch holds as much as the context does for later sessions.
-        params.n_ctx = -(-max(capacity, 1) // _ROUND) * _ROUND
+        params.n_ctx = -(-max(capacity, 1) // _CONTEXT_STEP) * _CONTEXT_STEP
         params.n_batch = params.n_ubatch = min(_BATCH, params.n_ctx)
         params.n_threads = params.n_threads_batch = self._threads
         params.no_perf = True
@@ -191,13 +195,9 @@ class LlamaCppSession:
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
         """Append `ids`; see `edgereason.engines.base.Session`."""
         if self._context is None:
-            raise EngineError("This session is closed.", "Start another one.")
-        if self.length + len(ids) > self._capacity:
-            raise ContextError(
-                f"{self.length + len(ids):,} tokens do not fit into a session of {self._capacity:,}.",
-                "Start a session with more capacity.",
-            )
-        tokens = np.asarray(ids, dtype=np.int32)
+            raise closed_session()
+        tokens = checked_ids(ids, self._engine.vocab_size).astype(np.int32)
+        check_fits(self.length + len(ids), self._capacity)
         pieces = [self._decode(tokens[at : at + _BATCH], every) for at in range(0, len(tokens), _BATCH)]
         return np.concatenate(pieces) if every else pieces[-1]
 
@@ -223,9 +223,8 @@ class LlamaCppSession:
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on; see `edgereason.engines.base.Session`."""
         if self._context is None:
-            raise EngineError("This session is closed.", "Start another one.")
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length is {length}, of {self.length} tokens")
+            raise closed_session()
+        check_truncation(length, self.length)
         llama = self._engine._llama
         if not llama.llama_memory_seq_rm(llama.llama_get_memory(self._context), 0, length, -1):
             raise EngineError("llama.cpp cannot cut this model's cache back.", "Use a model with plain attention.")

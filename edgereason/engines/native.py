@@ -3,54 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import edgereason.kernels.cpu as cpu
 from edgereason import models
-from edgereason.checkpoints.lora import LoraAdapter, read_adapter
+from edgereason.checkpoints.lora import read_adapter
 from edgereason.checkpoints.weights import Weights
-from edgereason.engines import native_state as state
 from edgereason.engines.base import Logits
-from edgereason.engines.native_adapters import attach_adapter, detach_adapter
+from edgereason.engines.checks import check_fits, checked_capacity, closed_engine
+from edgereason.engines.forward_passes import Chunk, SequenceStep, forward_passes, kernel_index
+from edgereason.engines.native_adapters import NativeAdapters
 from edgereason.engines.native_session import NativeSession
-from edgereason.errors import BundleError, ContextError, EngineError, UsageError
-from edgereason.hardware import default_threads
+from edgereason.engines.saved_session import SavedSession, weights_fingerprint
+from edgereason.engines.sequence_state import KVCacheState, SequenceState
+from edgereason.errors import BundleError, EngineError, UsageError
+from edgereason.hardware import fitting_threads
 from edgereason.models import attention
-from edgereason.models.rope import Rope
+from edgereason.models.rotary_embedding import Rope
 
-_CHUNK = 256
-"""Tokens that are computed at once. More would not be faster, and take more memory."""
-
-_CACHED = 16 << 20
-"""Bytes of weights that stay in a processor's caches from one pass to the next."""
+_CACHED_BYTES = 16 << 20
+"""Weights of this size stay in a processor's caches from one forward pass to the next."""
 
 CACHE_TYPES = ("f32", "f16", "int8")
-
-
-class Step(NamedTuple):
-    """What to append to a session in `NativeEngine.advance`; a plain tuple does as well."""
-
-    session: NativeSession
-    ids: Sequence[int]
-    outputs: int | None = 1
-    """For how many of the ids, the last ones, logits are wanted: None for all."""
-
-
-class _Piece(NamedTuple):
-    """The part of a step that one pass computes."""
-
-    step: int
-    ids: npt.NDArray[np.int64]
-    adapter: int | None
-    outputs: int
 
 
 class NativeEngine:
@@ -75,21 +56,20 @@ class NativeEngine:
             raise EngineError(f"EDGEREASON_ISA: {error}.", "Unset it, and the best one is taken.") from error
         weights = Weights(path)
         self._directory = weights.directory
-        # One more row costs little beside reading the weights, but more where the processor's caches hold them.
-        self.row_cost = 0.1 if weights.nbytes > _CACHED else 0.22
+        # One more token costs little beside reading the weights, but more where the processor's caches hold them.
+        self.token_cost = 0.1 if weights.nbytes > _CACHED_BYTES else 0.22
         self._family = models.family(weights.config)
         self._model: Any = self._family.load(cpu, weights)
         self._layers: Any = cpu.Recorder(partial(self._family.layers, cpu, self._model))
-        cpu.set_threads(threads or default_threads())
+        cpu.set_threads(threads or fitting_threads())
         # A model in full precision is the reference, so its cache and its adapters are too.
         self._exact = not weights.quantized
-        self._adapters: dict[int, LoraAdapter] = {}
-        self._next_adapter = 0
-        # A pass reads all weights, so two at a time would be slower than one after the other.
+        # A forward pass reads all weights, so two at a time would be slower than one after the other.
         self._lock = threading.Lock()
         config = self._model.config
         self.vocab_size: int = config.vocab_size
         self.context_length: int = config.max_position_embeddings
+        self._adapters = NativeAdapters(cpu, self._model.projections, self.vocab_size, self._exact)
 
     def session(
         self, capacity: int | None = None, adapter: int | None = None, cache: str | None = None
@@ -97,50 +77,54 @@ class NativeEngine:
         """Start an empty sequence; see `edgereason.engines.base.Engine`.
 
         Args:
-            capacity: Most tokens that it can hold; the model's context when None.
+            capacity: Maximum tokens; the model's context when None.
             adapter: Index of a loaded adapter, or None for the base alone.
-            cache: How keys and values are kept: `f32`, `f16`, or `int8` with a scale per token and head; None for
-                `f32` where the weights are floats and `f16` where they are quantized.
+            cache: Type of the KV cache: `f32`, `f16`, or `int8` with a scale per token and head; None for `f32` where
+                the weights are floats and `f16` where they are quantized.
 
         Raises:
             ContextError: `capacity` exceeds `context_length`.
-            UsageError: there is no such adapter or kind of cache.
+            UsageError: there is no such adapter or cache type.
         """
-        self._check_adapter(adapter)
-        capacity = self._check_context(self.context_length if capacity is None else capacity)
-        return NativeSession(self, self._new_cache(cache), capacity, adapter)
+        self._adapters.check(adapter)
+        capacity = checked_capacity(capacity, self.context_length)
+        return NativeSession(self, self._new_state(cache), capacity, adapter)
 
     def restore(self, data: bytes, capacity: int | None = None) -> NativeSession:
-        """A session with the tokens, keys and values that `NativeSession.save` wrote; its adapter has to be loaded.
+        """The session that `NativeSession.save` wrote; its adapter has to be loaded.
 
         Args:
             data: What `save` returned.
-            capacity: Most tokens that it can hold; as before when None.
+            capacity: Maximum tokens; as before when None.
 
         Raises:
             BundleError: the bytes are truncated, altered, of another model, adapter or version, or of a capacity for
-                which the model turns its keys by other angles.
+                which the model's RoPE frequencies are others.
             ContextError: `capacity` exceeds `context_length`, or the tokens exceed `capacity`.
         """
-        found = state.State.from_bytes(data)
+        found = SavedSession.from_bytes(data)
         if found.model != self._fingerprint or found.cache_type not in CACHE_TYPES:
-            raise BundleError("This session's state was computed by another model.", "Compute it again.")
+            raise BundleError("The saved session was computed by another model.", "Compute it again.")
         capacity = found.capacity if capacity is None else capacity
-        self._check_angles(found.capacity, capacity)
-        session = self.session(capacity, self._adapter_of(found.adapter), found.cache_type)
-        self.check_capacity(session, len(found.ids))
-        if found.shape != self._cache_shape() or len(found.cache) != session.cache.state_bytes(len(found.ids)):
-            raise BundleError("This session's state does not fit the model.", "Compute it again.")
-        session.cache.load(found.cache, len(found.ids))
-        based = min(found.based, len(found.ids))
-        session.take(found.ids, [None] * based + [session.adapter] * (len(found.ids) - based))
+        self._check_rope(found.capacity, capacity)
+        session = self.session(capacity, self._adapters.of_digest(found.adapter), found.cache_type)
+        length = len(found.ids)
+        check_fits(length, capacity)
+        try:
+            if found.shape != self._cache_shape():
+                raise ValueError(f"a KV cache of the shape {found.shape}")
+            session.state.load(found.state, length)
+        except ValueError as error:
+            raise BundleError(f"The saved session does not fit the model: {error}.", "Compute it again.") from error
+        base_tokens = min(found.base_tokens, length)
+        session.take(found.ids, [None] * base_tokens + [session.adapter] * (length - base_tokens))
         return session
 
     def load_adapter(self, path: str | Path) -> int:
         """Load a PEFT LoRA adapter, which sessions can use beside others and the base alone.
 
-        Its factors are kept in 16 bits (in full precision as they are), its rows are computed in the same pass over
-        the base's weights as all others.
+        Its factors are kept in 16 bits (in full precision as they are), its tokens are computed in the same forward
+        pass over the base's weights as all others.
 
         Returns:
             Its index, for `session(adapter=...)`.
@@ -149,17 +133,9 @@ class NativeEngine:
             BundleError: files are missing or damaged, or it was trained on another base.
         """
         adapter = read_adapter(Path(path))
-        if max(adapter.invocation, default=0) >= self.vocab_size:
-            raise BundleError(
-                f"{path} is invoked by {list(adapter.invocation)}, beyond the vocabulary of {self.vocab_size} tokens.",
-                f'{adapter.path.name}/adapter_config.json names "{adapter.base}" as its base: open that one.',
-            )
         with self._lock:
-            index = self._next_adapter
-            attach_adapter(self._ops, self._open_model().projections, index, adapter, exact=self._exact)
-            self._adapters[index] = adapter
-            self._next_adapter += 1
-        return index
+            self._open_model()
+            return self._adapters.attach(adapter)
 
     def unload_adapter(self, index: int) -> None:
         """Let go of an adapter. Sessions that have it cannot advance any more.
@@ -168,21 +144,20 @@ class NativeEngine:
             UsageError: there is none of this index.
         """
         with self._lock:
-            self._check_adapter(index)
-            detach_adapter(self._ops, self._open_model().projections, index, self._adapters.pop(index))
+            self._adapters.detach(index)
 
-    def row_adapters(self, adapter: int | None, ids: Sequence[int]) -> list[int | None]:
+    def token_adapters(self, adapter: int | None, ids: Sequence[int]) -> list[int | None]:
         """Which adapter computes each of `ids` in a sequence that begins with them.
 
         That is `adapter` for all of them, unless it is an activated one (PEFT's `alora_invocation_tokens`, arXiv
         2504.12397): it computes what follows its last invocation, and the base alone what comes before.
         """
-        self._check_adapter(adapter)
-        based = 0 if adapter is None else self._activation(adapter, ids)
-        return [None] * based + [adapter] * (len(ids) - based)
+        self._adapters.check(adapter)
+        base_tokens = self._adapters.base_tokens(adapter, ids)
+        return [None] * base_tokens + [adapter] * (len(ids) - base_tokens)
 
-    def advance(self, steps: Sequence[Step | tuple[NativeSession, Sequence[int], int | None]]) -> list[Logits]:
-        """Append ids to several sessions, each of which may be of any length, in common passes over the weights.
+    def advance(self, steps: Sequence[SequenceStep | tuple[NativeSession, Sequence[int], int | None]]) -> list[Logits]:
+        """Append ids to several sessions, each of which may be of any length, in common forward passes.
 
         Args:
             steps: Sessions, each at most once, and at least one id for each.
@@ -194,82 +169,81 @@ class NativeEngine:
             ContextError: a sequence would exceed its session's capacity.
             EngineError: a session is closed, or its adapter is no longer loaded.
             ValueError: a step has no ids, or ids outside of the vocabulary. Whatever is raised, and when a call is
-                interrupted, all sessions are as before.
+                interrupted, all sessions are as before, or as far before as their states can be cut back to.
         """
-        work = [Step(*step) for step in steps]
+        work = [SequenceStep(*step) for step in steps]
         tokens = [np.asarray(step.ids, np.int64) for step in work]
         self._check_steps(work)
         lengths = [step.session.length for step in work]
-        based = [self._based(step) for step in work]
+        base_tokens = [self._base_tokens(step) for step in work]
         results: list[list[Logits]] = [[] for _ in work]
         try:
-            for pieces in _passes(work, tokens, based):
-                for piece, logits in zip(pieces, self._compute(work, pieces), strict=True):
-                    results[piece.step].append(logits)
+            for chunks in forward_passes(work, tokens, base_tokens):
+                for chunk, logits in zip(chunks, self._forward(work, chunks), strict=True):
+                    results[chunk.step].append(logits)
         except BaseException:
             for step, length in zip(work, lengths, strict=True):
-                step.session.cache.truncate(length)
+                step.session.rewind(length)
             raise
-        for step, ids, count in zip(work, tokens, based, strict=True):
+        for step, ids, count in zip(work, tokens, base_tokens, strict=True):
             step.session.take(ids.tolist(), [None] * count + [step.session.adapter] * (len(ids) - count))
         return [found[0] if len(found) == 1 else np.concatenate(found) for found in results]
 
-    def check_capacity(self, session: NativeSession, length: int) -> None:
-        """Raise `ContextError` where a session cannot hold `length` tokens."""
-        if length > session.capacity:
-            raise ContextError(
-                f"{length:,} tokens do not fit into a session of {session.capacity:,}.",
-                "Start a session with more capacity.",
-            )
-
-    def describe(self, session: NativeSession, cache: npt.NDArray[np.uint8]) -> state.State:
-        """A session's state, given its cache's bytes."""
-        kind, shape, adapters = session.cache.type, self._cache_shape(), session.adapters
-        based = next((index for index, adapter in enumerate(adapters) if adapter is not None), len(adapters))
-        digest = self._digest(session.adapter)
-        return state.State(self._fingerprint, digest, kind, shape, session.capacity, based, session.ids, cache)
+    def describe(self, session: NativeSession) -> SavedSession:
+        """All that has to be saved of a session."""
+        adapters = session.adapters
+        return SavedSession(
+            model=self._fingerprint,
+            adapter=self._adapters.digest(session.adapter),
+            cache_type=session.state.cache.type,
+            shape=self._cache_shape(),
+            capacity=session.capacity,
+            base_tokens=next((at for at, adapter in enumerate(adapters) if adapter is not None), len(adapters)),
+            ids=session.ids,
+            state=session.state.save(),
+        )
 
     def close(self) -> None:
         """Let go of the weights. Closing twice is allowed."""
         self._model, self._layers = None, None
-        self._adapters = {}
+        self._adapters.close()
 
-    def _compute(self, work: list[Step], pieces: list[_Piece]) -> list[Logits]:
-        """One pass: the logits of each piece."""
+    def _forward(self, work: list[SequenceStep], chunks: list[Chunk]) -> list[Logits]:
+        """One forward pass: the logits of each chunk."""
         with self._lock:
             model = self._open_model()
-            sessions = [work[piece.step].session for piece in pieces]
+            sessions = [work[chunk.step].session for chunk in chunks]
             rows = self._ops.Rows(
                 [
-                    cpu.Segment(session.cache, len(ids), _index(adapter), outputs, session.capacity)
-                    for session, (_, ids, adapter, outputs) in zip(sessions, pieces, strict=True)
+                    cpu.Segment(session.state.cache, len(ids), kernel_index(adapter), outputs, session.capacity)
+                    for session, (_, ids, adapter, outputs) in zip(sessions, chunks, strict=True)
                 ]
             )
-            ids = pieces[0].ids if len(pieces) == 1 else np.concatenate([piece.ids for piece in pieces])
-            x = self._layers(ids, rows, attention.angles(model.config, rows))
+            ids = chunks[0].ids if len(chunks) == 1 else np.concatenate([chunk.ids for chunk in chunks])
+            x = self._layers(ids, rows, attention.rotary_embeddings(model.config, rows))
             wanted = x if len(rows.outputs) == len(x) else x[rows.outputs]
             logits: Logits = self._family.head(self._ops, model, wanted)
             rows.commit()
-        ends = accumulate(piece.outputs for piece in pieces)
-        return [logits[end - piece.outputs : end] for piece, end in zip(pieces, ends, strict=True)]
+        ends = accumulate(chunk.outputs for chunk in chunks)
+        return [logits[end - chunk.outputs : end] for chunk, end in zip(chunks, ends, strict=True)]
 
-    def _check_steps(self, work: list[Step]) -> None:
+    def _check_steps(self, work: list[SequenceStep]) -> None:
         if len({id(step.session) for step in work}) != len(work):
             raise ValueError("a session is in two steps")
         for session, ids, outputs in work:
-            session.cache  # noqa: B018 - raises where the session is closed
-            self._digest(session.adapter)
+            session.state  # noqa: B018 - raises where the session is closed
+            self._adapters.digest(session.adapter)
             if len(ids) == 0:
                 raise ValueError("ids is empty")
             if outputs is not None and not 0 <= outputs <= len(ids):
                 raise ValueError(f"outputs is {outputs}, for {len(ids)} ids")
-            self.check_capacity(session, session.length + len(ids))
+            check_fits(session.length + len(ids), session.capacity)
 
-    def _based(self, step: Step) -> int:
-        """How many of a step's ids the base alone computes, because they come before its adapter's invocation."""
+    def _base_tokens(self, step: SequenceStep) -> int:
+        """How many of a step's ids the base computes in the adapter's stead, because they precede its invocation."""
         session, ids, _ = step
-        invocation = () if session.adapter is None else self._adapters[session.adapter].invocation
-        if session.adapter is None or not invocation:
+        invocation = self._adapters.invocation(session.adapter)
+        if not invocation:
             return 0
         if session.activation is not None:
             return min(max(0, session.activation - session.length), len(ids))
@@ -277,61 +251,26 @@ class NativeEngine:
             return 0
         # An invocation may have begun in what was computed before.
         behind = session.ids[max(0, session.length - len(invocation) + 1) :]
-        return max(0, self._activation(session.adapter, [*behind, *ids]) - len(behind))
-
-    def _activation(self, adapter: int, ids: Sequence[int]) -> int:
-        found = self._adapters[adapter]
-        return found.activation(ids) if found.invocation else 0
+        return max(0, self._adapters.base_tokens(session.adapter, [*behind, *ids]) - len(behind))
 
     def check_fork(self, session: NativeSession, capacity: int, length: int) -> None:
-        """Raise `BundleError` or `ContextError` where a session's keys are no use to one of another capacity."""
-        self._check_angles(session.capacity, capacity)
-        if self._check_context(capacity) < length:
-            raise ContextError(
-                f"{length:,} tokens do not fit into a session of {capacity:,}.", "Give it more capacity."
-            )
+        """Raise `BundleError` or `ContextError` where a session cannot go on in one of another capacity."""
+        self._check_rope(session.capacity, capacity)
+        check_fits(length, checked_capacity(capacity, self.context_length))
 
-    def _check_angles(self, computed: int, wanted: int) -> None:
+    def _check_rope(self, computed: int, wanted: int) -> None:
         if computed == wanted:
             return
         if any(not np.array_equal(rope.frequencies(computed), rope.frequencies(wanted)) for rope in self._ropes()):
             raise BundleError(
-                f"This session's state was computed for up to {computed:,} tokens, which angles depend on.",
-                "Restore it without another capacity.",
+                f"This session was computed with the RoPE frequencies of {computed:,} tokens, {wanted:,} need others.",
+                "Keep its capacity.",
             )
 
-    def _check_adapter(self, adapter: int | None) -> None:
-        if adapter is not None and adapter not in self._adapters:
-            raise UsageError(f"There is no adapter {adapter}.", "load_adapter() returns the index of one.")
-
-    def _digest(self, adapter: int | None) -> bytes:
-        if adapter is None:
-            return state.NO_ADAPTER
-        if adapter not in self._adapters:
-            raise EngineError(f"The session's adapter {adapter} is not loaded.", "Load it again.")
-        return self._adapters[adapter].digest
-
-    def _adapter_of(self, digest: bytes) -> int | None:
-        if digest == state.NO_ADAPTER:
-            return None
-        for index, adapter in self._adapters.items():
-            if adapter.digest == digest:
-                return index
-        raise BundleError("This session's state needs an adapter that is not loaded.", "Load the adapter first.")
-
-    def _check_context(self, capacity: int) -> int:
-        if capacity > self.context_length:
-            raise ContextError(
-                f"{capacity:,} tokens are asked for, the model's context holds {self.context_length:,}.",
-                "Ask a shorter question, or ask for fewer new tokens.",
-            )
-        return capacity
-
-    def _new_cache(self, kind: str | None) -> cpu.KVCache:
+    def _new_state(self, kind: str | None) -> SequenceState:
         if kind is not None and kind not in CACHE_TYPES:
-            raise UsageError(f"There is no kind of cache {kind!r}.", f"Choose one of {', '.join(CACHE_TYPES)}.")
-        cache: cpu.KVCache = self._ops.KVCache(*self._cache_shape(), kind or ("f32" if self._exact else "f16"))
-        return cache
+            raise UsageError(f"There is no cache type {kind!r}.", f"Choose one of {', '.join(CACHE_TYPES)}.")
+        return KVCacheState(self._ops.KVCache(*self._cache_shape(), kind or ("f32" if self._exact else "f16")))
 
     def _cache_shape(self) -> tuple[int, int, int]:
         config = self._open_model().config
@@ -343,57 +282,9 @@ class NativeEngine:
 
     @cached_property
     def _fingerprint(self) -> bytes:
-        return state.fingerprint([self._directory / "config.json", *self._directory.glob("*.safetensors")])
+        return weights_fingerprint([self._directory / "config.json", *self._directory.glob("*.safetensors")])
 
     def _open_model(self) -> Any:
         if self._model is None:
-            raise EngineError("This engine is closed.", "Load the model again.")
+            raise closed_engine()
         return self._model
-
-
-def _index(adapter: int | None) -> int:
-    return cpu.NO_ADAPTER if adapter is None else adapter
-
-
-def _passes(work: list[Step], tokens: list[npt.NDArray[np.int64]], based: list[int]) -> Iterator[list[_Piece]]:
-    """The steps cut into passes of at most `_CHUNK` rows, rows of one adapter beside each other.
-
-    Ids that the base alone computes, the first `based` of a step, come in earlier passes than those that follow them.
-    """
-    if not any(based) and 0 < sum(map(len, tokens)) <= _CHUNK:  # nothing has to be cut
-        parts = [_part(index, work[index], ids, 0, False) for index, ids in enumerate(tokens)]
-        yield sorted(parts, key=lambda part: _index(part.adapter))
-        return
-    split = [range(len(work)), [index for index, count in enumerate(based) if 0 < count < len(tokens[index])]]
-    for indices, rest in zip(split, (False, True), strict=True):
-        parts = [_part(index, work[index], tokens[index], based[index], rest) for index in indices]
-        yield from _filled(sorted(parts, key=lambda part: _index(part.adapter)))
-
-
-def _part(index: int, step: Step, ids: npt.NDArray[np.int64], based: int, rest: bool) -> _Piece:
-    """A step's ids of one adapter: all where none or all are the base's, else the base's or the `rest`."""
-    outputs = len(ids) if step.outputs is None else step.outputs
-    if not based:
-        return _Piece(index, ids, step.session.adapter, outputs)
-    if rest:
-        return _Piece(index, ids[based:], step.session.adapter, min(outputs, len(ids) - based))
-    return _Piece(index, ids[:based], None, max(0, outputs - (len(ids) - based)))
-
-
-def _filled(parts: list[_Piece]) -> Iterator[list[_Piece]]:
-    """The parts in passes of `_CHUNK` rows, the last one of what is left."""
-    pieces: list[_Piece] = []
-    room = _CHUNK
-    for index, ids, adapter, wanted in parts:
-        start = 0
-        while start < len(ids):
-            piece = ids[start : start + room]
-            start += len(piece)
-            outputs = min(max(wanted - (len(ids) - start), 0), len(piece))
-            pieces.append(_Piece(index, piece, adapter, outputs))
-            room -= len(piece)
-            if room == 0:
-                yield pieces
-                pieces, room = [], _CHUNK
-    if pieces:
-        yield pieces

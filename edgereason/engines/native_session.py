@@ -3,50 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress, count
-from operator import ne
+from itertools import compress, count, groupby
+from operator import itemgetter, ne
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgereason.engines.base import Logits
-from edgereason.errors import EngineError
-from edgereason.kernels.cpu import KVCache
+from edgereason.engines.checks import check_fits, check_truncation, closed_session
+from edgereason.engines.sequence_state import SequenceState
 
 if TYPE_CHECKING:
     from edgereason.engines.native import NativeEngine
 
 
 class NativeSession:
-    """One sequence and its KV cache; see `edgereason.engines.base.Session`. Not for use by two threads at once.
+    """One sequence and its state; see `edgereason.engines.base.Session`. Not for use by two threads at once.
 
     Attributes:
         engine: What computes it.
         adapter: Index of the adapter that computes the tokens to come, or None for the base alone. It may change
-            between two calls: keys and values that are in the cache stay as they were computed. An activated adapter
-            computes what follows its invocation, the base alone what comes before it.
+            between two calls: what was computed before stays as it is. An activated adapter computes what follows its
+            invocation, the base alone what comes before it.
         activation: From which token on an activated adapter applies; None finds its invocation in what is appended,
             which has to come in one piece then.
-        capacity: Most tokens that it can hold.
+        capacity: Maximum tokens.
     """
 
-    def __init__(self, engine: NativeEngine, cache: KVCache, capacity: int, adapter: int | None) -> None:
+    def __init__(self, engine: NativeEngine, state: SequenceState, capacity: int, adapter: int | None) -> None:
         self.adapter = adapter
         self.activation: int | None = None
         self.capacity = capacity
         self.engine = engine
-        self._cache: KVCache | None = cache
+        self._state: SequenceState | None = state
         self._ids: list[int] = []
         self._adapters: list[int | None] = []
 
     @property
     def length(self) -> int:
-        """Tokens in the cache."""
+        """Tokens in the sequence."""
         return len(self._ids)
 
     @property
     def ids(self) -> list[int]:
-        """The tokens in the cache."""
+        """The tokens of the sequence."""
         return list(self._ids)
 
     @property
@@ -56,24 +54,24 @@ class NativeSession:
 
     @property
     def adapters(self) -> list[int | None]:
-        """Which adapter computed each of the tokens in the cache."""
+        """Which adapter computed each of the tokens."""
         return list(self._adapters)
 
     @property
-    def cache(self) -> KVCache:
-        """The keys and values.
+    def state(self) -> SequenceState:
+        """What the model remembers of the tokens.
 
         Raises:
             EngineError: the session is closed.
         """
-        if self._cache is None:
-            raise EngineError("This session is closed.", "Start another one.")
-        return self._cache
+        if self._state is None:
+            raise closed_session()
+        return self._state
 
     @property
     def nbytes(self) -> int:
-        """Memory of the cache, including the pages that forks share; 0 when closed."""
-        return self._cache.nbytes if self._cache else 0
+        """Memory of the state in bytes, including what forks share; 0 when closed."""
+        return self._state.nbytes if self._state else 0
 
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
         """Append `ids`; see `edgereason.engines.base.Session`."""
@@ -88,7 +86,7 @@ class NativeSession:
         Raises:
             ContextError: `ids` are more than the session's capacity; the sequence is as before then.
         """
-        self.engine.check_capacity(self, len(ids))
+        check_fits(len(ids), self.capacity)
         # The last token is computed in any case: its logits are asked for.
         self.truncate(min(self.common_prefix(ids), max(0, len(ids) - 1)))
         return self.advance(ids[self.length :])
@@ -107,47 +105,77 @@ class NativeSession:
         """A session with the same tokens that can go on differently. They share memory up to where they part.
 
         Args:
-            capacity: Most tokens that it can hold; as many as this one when None.
+            capacity: Maximum tokens; as many as this one when None.
             length: How many of the first tokens it has; all when None.
 
         Raises:
-            BundleError: the model turns its keys by other angles for another capacity.
+            BundleError: the model's RoPE frequencies are others for this capacity.
             ContextError: `capacity` exceeds the model's context, or is less than `length`.
         """
         length = self.length if length is None else length
         capacity = self.capacity if capacity is None else capacity
         self.engine.check_fork(self, capacity, length)
-        fork = NativeSession(self.engine, self.cache.fork(), capacity, self.adapter)
+        fork = NativeSession(self.engine, self.state.fork(), capacity, self.adapter)
         fork.activation = self.activation
         fork.take(self._ids, self._adapters)
         fork.truncate(length)
         return fork
 
-    def truncate(self, length: int) -> None:
-        """Forget the tokens from `length` on.
+    def longest_reachable(self, length: int) -> int:
+        """The longest length, at most `length`, that can be had without computing tokens again."""
+        return self.state.longest_reachable(length)
+
+    def rewind(self, length: int) -> int:
+        """Cut the sequence back to the longest reachable length, at most `length`; returns it.
 
         Raises:
             ValueError: `length` is negative, or more than there are.
         """
-        self.cache.truncate(length)
-        del self._ids[length:], self._adapters[length:]
+        state = self.state
+        check_truncation(length, self.length)
+        reached = state.longest_reachable(length)
+        state.truncate(reached)
+        del self._ids[reached:], self._adapters[reached:]
+        return reached
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on; see `edgereason.engines.base.Session`.
+
+        Where the state cannot be cut back to `length`, the tokens before it are computed again.
+
+        Raises:
+            EngineError: an adapter that computed such a token has been unloaded.
+        """
+        ids, adapters = self._ids, self._adapters
+        reached = self.longest_reachable(length)
+        lost = list(zip(adapters[reached:length], ids[reached:length], strict=True))
+        self.rewind(length)
+        if lost:
+            self._compute_again(lost)
 
     def save(self) -> bytes:
-        """The session's state, for `NativeEngine.restore`: the same model, adapter and kind of cache go on from it."""
-        cache = self.cache
-        state = np.empty(cache.state_bytes(cache.length), np.uint8)
-        cache.save(state)
-        return self.engine.describe(self, state).to_bytes()
+        """The session as bytes, for `NativeEngine.restore`: the same model, adapter and kind of cache go on from it."""
+        return self.engine.describe(self).to_bytes()
 
     def close(self) -> None:
-        """Give the cache's memory back. Closing twice is allowed."""
-        self._cache = None
+        """Give the state's memory back. Closing twice is allowed."""
+        self._state = None
         self._ids, self._adapters = [], []
 
     def take(self, ids: Sequence[int], adapters: Sequence[int | None]) -> None:
-        """Note tokens that the engine has put into the cache, and the adapters that computed them."""
+        """Note tokens that the engine has computed, and the adapters that computed them."""
         self._ids += ids
         self._adapters += adapters
+
+    def _compute_again(self, tokens: Sequence[tuple[int | None, int]]) -> None:
+        """Append pairs of adapter and id, each run of one adapter in one step."""
+        adapter, activation = self.adapter, self.activation
+        try:
+            for chosen, run in groupby(tokens, key=itemgetter(0)):
+                self.adapter, self.activation = chosen, self.length
+                self.engine.advance([(self, [token for _, token in run], 0)])
+        finally:
+            self.adapter, self.activation = adapter, activation
 
 
 def _common(one: Sequence[object], other: Sequence[object]) -> int:

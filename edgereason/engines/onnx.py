@@ -20,11 +20,20 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.engines.base import Logits
-from edgereason.errors import BundleError, ContextError, EngineError, UsageError
-from edgereason.hardware import default_threads
+from edgereason.engines.checks import (
+    check_fits,
+    check_truncation,
+    checked_capacity,
+    checked_ids,
+    closed_engine,
+    closed_session,
+    unknown_adapter,
+)
+from edgereason.errors import BundleError, EngineError, UsageError
+from edgereason.hardware import fitting_threads
 
 _BATCH = 512
-"""Tokens that go through the graph at once: bounds the memory for attention scores."""
+"""Maximum tokens per forward pass: bounds the memory for attention scores."""
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -42,12 +51,12 @@ class OnnxEngine:
     """
 
     name = "onnx"
-    row_cost = 1.0  # the logits of several rows take a second runtime session, with weights of its own
+    token_cost = 1.0  # the logits of several rows take a second runtime session, with weights of its own
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._ort = _onnxruntime()
         self._file = path / "model.onnx" if path.is_dir() else path
-        self._threads = threads or default_threads()
+        self._threads = threads or fitting_threads()
         self._lock = threading.Lock()
         self._last_token = self._ort.OrtValue.ortvalue_from_numpy(np.array([-1], dtype=np.int64))
         if not self._file.is_file():
@@ -109,7 +118,7 @@ class OnnxEngine:
         """
         with self._lock:
             if not self._runtimes:
-                raise EngineError("This engine is closed.", "Load the model again.")
+                raise closed_engine()
             which = every and self.slices_logits
             if which not in self._runtimes:
                 self._runtimes[which] = self._load(which)
@@ -122,13 +131,8 @@ class OnnxEngine:
     def session(self, capacity: int | None = None, adapter: int | None = None) -> OnnxSession:
         """Start an empty sequence; see `edgereason.engines.base.Engine`."""
         if adapter is not None:
-            raise UsageError(f"There is no adapter {adapter}.", "Merge it into its base instead.")
-        capacity = self.context_length if capacity is None else capacity
-        if capacity > self.context_length:
-            raise ContextError(
-                f"{capacity:,} tokens are asked for, the model's context holds {self.context_length:,}.",
-                "Ask a shorter question, or ask for fewer new tokens.",
-            )
+            raise unknown_adapter(adapter, "Merge it into its base instead.")
+        capacity = checked_capacity(capacity, self.context_length)
         self.runtime(every=False)
         return OnnxSession(self, self._ort, capacity)
 
@@ -155,13 +159,9 @@ class OnnxSession:
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
         """Append `ids`; see `edgereason.engines.base.Session`."""
         if not self._cache:
-            raise EngineError("This session is closed.", "Start another one.")
-        if self.length + len(ids) > self._capacity:
-            raise ContextError(
-                f"{self.length + len(ids):,} tokens do not fit into a session of {self._capacity:,}.",
-                "Start a session with more capacity.",
-            )
-        tokens = np.asarray(ids, dtype=np.int64)[None]
+            raise closed_session()
+        tokens = checked_ids(ids, self._engine.vocab_size)[None]
+        check_fits(self.length + len(ids), self._capacity)
         pieces = [self._run(tokens[:, at : at + _BATCH], every) for at in range(0, tokens.shape[1], _BATCH)]
         return np.concatenate(pieces) if every else pieces[-1][-1:]
 
@@ -199,9 +199,8 @@ class OnnxSession:
         What lies in the buffers behind `length` is overwritten, and masked until then.
         """
         if not self._cache:
-            raise EngineError("This session is closed.", "Start another one.")
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length is {length}, of {self.length} tokens")
+            raise closed_session()
+        check_truncation(length, self.length)
         self.length = length
 
     def close(self) -> None:

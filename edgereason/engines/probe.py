@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-import edgereason
 from edgereason.errors import EdgeReasonError, EngineError
 from edgereason.files import user_cache
 from edgereason.hardware import cpu_model, has_amx
+from edgereason.version import __version__
 
 MICRO_MODELS = Path(__file__).parent / "probes"
 """One micro model for each engine, and the logits that they give: `probes/make.py` made them."""
@@ -167,7 +167,7 @@ def _cache_file(engine: str, release: str, directory: Path) -> Path:
     suffixes = (*EXTENSION_SUFFIXES, ".so", ".dll", ".dylib")
     files = sorted(file for file in directory.glob("*") if file.name.endswith(suffixes))
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = repr((engine, release, edgereason.__version__, cpu_model(), sys.version, stamps))
+    key = repr((engine, release, __version__, cpu_model(), sys.version, stamps))
     return user_cache() / f"probe-{engine}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 

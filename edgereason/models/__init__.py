@@ -1,9 +1,9 @@
 """The transformer families that the native engine computes, one readable file each.
 
-A family's module has `load(ops, weights) -> Model`, `layers(ops, model, ids, rows, angles) -> x` and
+A family's module has `load(ops, weights) -> Model`, `layers(ops, model, ids, rows, rotary) -> x` and
 `head(ops, model, x) -> logits`, where `ops` is a backend of `edgereason.kernels` and `rows` says which sequence,
-position and adapter each of the ids belongs to. Passes through `layers` are recorded and repeated where it computes
-with `ops` alone; where numpy has a part in it, it is called each time. It changes no array but through `ops`.
+position and adapter each of the ids belongs to. Forward passes through `layers` are recorded and repeated where it
+computes with `ops` alone; where numpy has a part in it, it is called each time. It changes no array but through `ops`.
 
 The engine reads `vocab_size`, `max_position_embeddings`, `num_hidden_layers`, `num_key_value_heads`, `head_dim` and
 `ropes` of `Model.config`, and attaches adapters to `Model.projections`.

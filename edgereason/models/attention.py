@@ -1,6 +1,6 @@
 """Grouped-query attention (arXiv 2305.13245) with what families add to it: norms of heads, windows, caps, no positions.
 
-T is the number of rows (tokens) of a pass, d the size of a head.
+T is the number of rows (tokens) of a forward pass, d the size of a head.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from edgereason.models.config import Config
 from edgereason.models.projections import Projections
 
 Float32 = npt.NDArray[np.float32]
-Angles = Sequence[tuple[Float32, Float32]]
-"""Cosines and sines of the rows' angles, `[T, R / 2]` each, for every rotary embedding of the model."""
+RotaryEmbeddings = Sequence[tuple[Float32, Float32]]
+"""Cosines and sines for the rows' positions, `[T, R / 2]` each, of every rotary embedding of the model."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def load(linear: Projections, norm: Callable[[str, int], Float32], c: Config, in
     )
 
 
-def attend(ops: ModuleType, c: Config, self_attn: Attention, h: Float32, rows: Any, angles: Angles) -> Float32:
+def attend(
+    ops: ModuleType, c: Config, self_attn: Attention, h: Float32, rows: Any, rotary: RotaryEmbeddings
+) -> Float32:
     """Everything before `o_proj`: `h [T, hidden]` -> float32 `[T, heads d]`."""
     heads, kv_heads = c.num_attention_heads, c.num_key_value_heads
     qkv = ops.linear(h, self_attn.qkv_proj, rows).reshape(len(h), heads + 2 * kv_heads, c.head_dim)
@@ -58,7 +60,7 @@ def attend(ops: ModuleType, c: Config, self_attn: Attention, h: Float32, rows: A
         ops.head_norm(q, self_attn.q_norm, c.rms_norm_eps)
         ops.head_norm(k, self_attn.k_norm, c.rms_norm_eps)
     if self_attn.rope is not None:
-        ops.rope(qkv[:, : heads + kv_heads], *angles[self_attn.rope])
+        ops.rope(qkv[:, : heads + kv_heads], *rotary[self_attn.rope])
     mixed: Float32 = ops.attention(
         q,
         k,
@@ -72,6 +74,6 @@ def attend(ops: ModuleType, c: Config, self_attn: Attention, h: Float32, rows: A
     return mixed
 
 
-def angles(c: Config, rows: Any) -> Angles:
-    """The angles of a pass, for `attend`."""
-    return [rope.angles(rows.positions, rows.limits if rope.depends_on_length else None) for rope in c.ropes]
+def rotary_embeddings(c: Config, rows: Any) -> RotaryEmbeddings:
+    """Cosines and sines of a forward pass, for `attend`."""
+    return [rope.cos_sin(rows.positions, rows.limits if rope.depends_on_length else None) for rope in c.ropes]

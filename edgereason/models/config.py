@@ -1,4 +1,4 @@
-"""What a `config.json` says of a model, with errors that name the field."""
+"""What a model's `config.json` says, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgereason.errors import BundleError
-from edgereason.models.rope import Rope, context_length
+from edgereason.models.rotary_embedding import Rope, context_length
 
 MAX_HEAD_DIM = 512  # what the attention kernels have room for
-_LARGEST = 1 << 31
-_MOST_LAYERS = 1000
+_MAX_INTEGER = 1 << 31
+_MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class Config:
     num_key_value_heads: int
     head_dim: int
     max_position_embeddings: int
-    """Tokens of a sequence, including those that a scaled rotary embedding adds."""
+    """Maximum tokens of a sequence, including those that RoPE scaling adds."""
     rms_norm_eps: float
     tie_word_embeddings: bool
 
     ropes: tuple[Rope, ...]
     layer_ropes: tuple[int | None, ...]
-    """Which of the embeddings each layer has; None for none (NoPE)."""
+    """Which of `ropes` each layer has; None for no rotary embedding (NoPE)."""
     windows: tuple[int | None, ...]
-    """Keys that each layer's rows see at most; None for all."""
+    """Sliding window of each layer, in tokens; None for full attention."""
 
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
     attention_multiplier: float | None = None
-    """What scores are multiplied with; None for one over the root of `head_dim`."""
+    """Scale of the attention scores; None for one over the square root of `head_dim`."""
     attn_logit_softcapping: float | None = None
     final_logit_softcapping: float | None = None
     embedding_multiplier: float = 1.0
@@ -48,7 +48,7 @@ class Config:
     logits_scaling: float = 1.0
 
 
-def read(values: dict[str, Any], **own: Any) -> Config:
+def read_config(values: dict[str, Any], **own: Any) -> Config:
     """The fields that all families have, and those that a family gives as it understands them.
 
     Raises:
@@ -85,7 +85,7 @@ def integer(values: dict[str, Any], name: str, default: int | None = None) -> in
         BundleError: absent without a default, or no positive whole number.
     """
     value = default if values.get(name) is None else values[name]
-    if type(value) is not int or not 0 < value < _LARGEST:
+    if type(value) is not int or not 0 < value < _MAX_INTEGER:
         raise BundleError(f"config.json: {name} is {value!r}, it has to be a positive whole number.")
     return value
 
@@ -93,8 +93,8 @@ def integer(values: dict[str, Any], name: str, default: int | None = None) -> in
 def layer_count(values: dict[str, Any]) -> int:
     """`num_hidden_layers`, within what any model has: lists of that length are made of it before a weight is seen."""
     layers = integer(values, "num_hidden_layers")
-    if layers > _MOST_LAYERS:
-        raise BundleError(f"config.json: num_hidden_layers is {layers}, more than {_MOST_LAYERS}.")
+    if layers > _MAX_LAYERS:
+        raise BundleError(f"config.json: num_hidden_layers is {layers}, more than {_MAX_LAYERS}.")
     return layers
 
 

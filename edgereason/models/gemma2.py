@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgereason.checkpoints.weights import Weights
 from edgereason.models import attention
-from edgereason.models.attention import Angles, Attention
+from edgereason.models.attention import Attention, RotaryEmbeddings
 from edgereason.models.config import (
     Config,
     cap,
@@ -23,7 +23,7 @@ from edgereason.models.config import (
     layer_count,
     layer_types,
     positive,
-    read,
+    read_config,
     refuse,
     windows,
 )
@@ -64,7 +64,7 @@ def config(values: dict[str, Any], **own: Any) -> Config:
     """What Gemma 2 and 3 have in common."""
     refuse(values, hidden_activation="gelu_pytorch_tanh", use_bidirectional_attention=False)
     bias = flag(values, "attention_bias")
-    return read(
+    return read_config(
         values,
         qkv_bias=bias,
         o_bias=bias,
@@ -107,10 +107,10 @@ def build(ops: ModuleType, weights: Weights, c: Config) -> Model:
     )
 
 
-def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angles: Angles) -> Float32:
+def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, rotary: RotaryEmbeddings) -> Float32:
     # x: [T, hidden]
     h = ops.rms_norm(x, layer.input_layernorm, c.rms_norm_eps)
-    h = attention.attend(ops, c, layer.self_attn, h, rows, angles)
+    h = attention.attend(ops, c, layer.self_attn, h, rows, rotary)
     h = ops.linear(h, layer.self_attn.o_proj, rows)
     x = x + ops.rms_norm(h, layer.post_attention_layernorm, c.rms_norm_eps)
     h = ops.rms_norm(x, layer.pre_feedforward_layernorm, c.rms_norm_eps)
@@ -119,11 +119,11 @@ def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angle
     return y
 
 
-def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, angles: Angles) -> Float32:
+def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, rotary: RotaryEmbeddings) -> Float32:
     """See `edgereason.models.llama.layers`."""
     x: Float32 = ops.embedding(ids, model.embed_tokens) * model.config.embedding_multiplier
     for layer in model.layers:
-        x = block(ops, model.config, layer, x, rows, angles)
+        x = block(ops, model.config, layer, x, rows, rotary)
     return x
 
 

@@ -1,6 +1,6 @@
 """Gemma 3, text: Gemma 2's block with norms of q and k instead of caps, and rotary embeddings of two kinds.
 
-Gemma 3, arXiv 2503.19786. Layers with a window turn by the local embedding, the others by the global one. Of the models
+Gemma 3, arXiv 2503.19786. Layers with a window have the local embedding, the others the global one. Of the models
 that see images as well, the part that reads and writes text.
 """
 
@@ -13,7 +13,7 @@ from edgereason.checkpoints.weights import Weights
 from edgereason.errors import BundleError
 from edgereason.models.config import integer, layer_count, layer_types, windows
 from edgereason.models.gemma2 import Model, build, config, head, layers
-from edgereason.models.rope import Rope
+from edgereason.models.rotary_embedding import Rope
 
 __all__ = ["head", "layers", "load"]
 

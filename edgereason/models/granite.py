@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from edgereason.checkpoints.weights import Weights
 from edgereason.models import attention
-from edgereason.models.attention import Angles
-from edgereason.models.config import Config, flag, positive, read, refuse
+from edgereason.models.attention import RotaryEmbeddings
+from edgereason.models.config import Config, flag, positive, read_config, refuse
 from edgereason.models.llama import Layer, Model, build
 
 Float32 = npt.NDArray[np.float32]
@@ -23,7 +23,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     refuse(values, hidden_act="silu")
     bias = flag(values, "attention_bias")
     multipliers = ("attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling")
-    c = read(
+    c = read_config(
         values,
         qkv_bias=bias,
         o_bias=bias,
@@ -33,10 +33,10 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     return build(ops, weights, c)
 
 
-def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angles: Angles) -> Float32:
+def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, rotary: RotaryEmbeddings) -> Float32:
     # x: [T, hidden]
     h = ops.rms_norm(x, layer.input_layernorm, c.rms_norm_eps)
-    h = attention.attend(ops, c, layer.self_attn, h, rows, angles)
+    h = attention.attend(ops, c, layer.self_attn, h, rows, rotary)
     x = x + c.residual_multiplier * ops.linear(h, layer.self_attn.o_proj, rows)
     h = ops.rms_norm(x, layer.post_attention_layernorm, c.rms_norm_eps)
     h = ops.swiglu(ops.linear(h, layer.gate_up_proj, rows))
@@ -44,11 +44,11 @@ def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angle
     return y
 
 
-def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, angles: Angles) -> Float32:
+def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, rotary: RotaryEmbeddings) -> Float32:
     """See `edgereason.models.llama.layers`."""
     x: Float32 = ops.embedding(ids, model.embed_tokens) * model.config.embedding_multiplier
     for layer in model.layers:
-        x = block(ops, model.config, layer, x, rows, angles)
+        x = block(ops, model.config, layer, x, rows, rotary)
     return x
 
 

@@ -1,7 +1,8 @@
 """Llama: grouped-query attention and SwiGLU between RMS norms (Llama 2, arXiv 2307.09288; Llama 3, arXiv 2407.21783).
 
 Also SmolLM2, TinyLlama and everything else whose `model_type` is `llama`. Families that have this block with other
-attention build and run it with their own configuration. T is the number of rows (tokens) of a pass.
+attention build and run it with their own configuration. T is the number of rows
+(tokens) of a forward pass.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy.typing as npt
 
 from edgereason.checkpoints.weights import Weights
 from edgereason.models import attention
-from edgereason.models.attention import Angles, Attention
-from edgereason.models.config import Config, flag, read, refuse
+from edgereason.models.attention import Attention, RotaryEmbeddings
+from edgereason.models.config import Config, flag, read_config, refuse
 from edgereason.models.projections import Projection, Projections
 
 Float32 = npt.NDArray[np.float32]
@@ -50,7 +51,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     values = weights.config
     refuse(values, hidden_act="silu", partial_rotary_factor=1.0)
     bias = flag(values, "attention_bias")
-    return build(ops, weights, read(values, qkv_bias=bias, o_bias=bias, mlp_bias=flag(values, "mlp_bias")))
+    return build(ops, weights, read_config(values, qkv_bias=bias, o_bias=bias, mlp_bias=flag(values, "mlp_bias")))
 
 
 def build(ops: ModuleType, weights: Weights, c: Config) -> Model:
@@ -78,29 +79,29 @@ def build(ops: ModuleType, weights: Weights, c: Config) -> Model:
     )
 
 
-def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, angles: Angles) -> Float32:
+def block(ops: ModuleType, c: Config, layer: Layer, x: Float32, rows: Any, rotary: RotaryEmbeddings) -> Float32:
     # x: [T, hidden]   rows: which sequence, position and adapter each row belongs to
     h = ops.rms_norm(x, layer.input_layernorm, c.rms_norm_eps)
-    h = attention.attend(ops, c, layer.self_attn, h, rows, angles)
+    h = attention.attend(ops, c, layer.self_attn, h, rows, rotary)
     x = ops.linear(h, layer.self_attn.o_proj, rows, add=x)
     h = ops.rms_norm(x, layer.post_attention_layernorm, c.rms_norm_eps)
     y: Float32 = ops.linear(ops.swiglu(ops.linear(h, layer.gate_up_proj, rows)), layer.down_proj, rows, add=x)
     return y
 
 
-def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, angles: Angles) -> Float32:
-    """Compute the tokens `ids [T]`, each at its row's place; keys and values go to the rows' caches.
+def layers(ops: ModuleType, model: Model, ids: npt.NDArray[np.int64], rows: Any, rotary: RotaryEmbeddings) -> Float32:
+    """Forward pass of the tokens `ids [T]`, each at its row's position; keys and values go to the rows' KV caches.
 
     Returns:
-        What the last layer makes of each row: float32 `[T, hidden]`, for `head`.
+        Hidden states after the last layer: float32 `[T, hidden]`, for `head`.
     """
     x: Float32 = ops.embedding(ids, model.embed_tokens)
     for layer in model.layers:
-        x = block(ops, model.config, layer, x, rows, angles)
+        x = block(ops, model.config, layer, x, rows, rotary)
     return x
 
 
 def head(ops: ModuleType, model: Model, x: Float32) -> Float32:
-    """Logits, float32 `[T, vocab]`, of what follows rows `x [T, hidden]` of `layers`."""
+    """Logits, float32 `[T, vocab]`, of what follows each of the hidden states `x [T, hidden]`."""
     x = ops.rms_norm(x, model.norm, model.config.rms_norm_eps)
     return ops.linear(x, model.lm_head)  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgereason.checkpoints.weights import Weights
-from edgereason.models.config import layer_count, read, refuse, windows
+from edgereason.models.config import layer_count, read_config, refuse, windows
 from edgereason.models.llama import Model, build, head, layers
 
 __all__ = ["head", "layers", "load"]
@@ -16,4 +16,4 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     values = weights.config
     refuse(values, hidden_act="silu")
     sliding = [values.get("sliding_window") is not None] * layer_count(values)
-    return build(ops, weights, read(values, windows=windows(values, sliding)))
+    return build(ops, weights, read_config(values, windows=windows(values, sliding)))

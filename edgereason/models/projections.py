@@ -21,7 +21,7 @@ class Projection:
 
 
 class Projections:
-    """Loads weights for a backend and remembers where the checkpoint's projections went, for the adapters' sake.
+    """Loads weights for a backend and remembers where the checkpoint's projections went, for LoRA adapters.
 
     Attributes:
         found: The projections by their names, such as `model.layers.0.self_attn.q_proj`; a fused weight is there under

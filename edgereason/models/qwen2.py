@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from edgereason.checkpoints.weights import Weights
-from edgereason.models.config import flag, layer_count, layer_types, number, read, refuse, windows
+from edgereason.models.config import flag, layer_count, layer_types, number, read_config, refuse, windows
 from edgereason.models.llama import Model, build, head, layers
 
 __all__ = ["head", "layer_windows", "layers", "load"]
@@ -19,7 +19,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     """See `edgereason.models.llama.load`."""
     values = weights.config
     refuse(values, hidden_act="silu")
-    return build(ops, weights, read(values, qkv_bias=True, windows=layer_windows(values)))
+    return build(ops, weights, read_config(values, qkv_bias=True, windows=layer_windows(values)))
 
 
 def layer_windows(values: dict[str, Any]) -> tuple[int | None, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgereason.checkpoints.weights import Weights
-from edgereason.models.config import flag, read, refuse
+from edgereason.models.config import flag, read_config, refuse
 from edgereason.models.llama import Model, build, head, layers
 from edgereason.models.qwen2 import layer_windows
 
@@ -17,5 +17,7 @@ def load(ops: ModuleType, weights: Weights) -> Model:
     values = weights.config
     refuse(values, hidden_act="silu")
     bias = flag(values, "attention_bias")
-    c = read({"head_dim": 128, **values}, qk_norm=True, qkv_bias=bias, o_bias=bias, windows=layer_windows(values))
+    c = read_config(
+        {"head_dim": 128, **values}, qk_norm=True, qkv_bias=bias, o_bias=bias, windows=layer_windows(values)
+    )
     return build(ops, weights, c)

@@ -1,4 +1,4 @@
-"""What makes two models cost less than two: each optimization can be switched off, and none changes what is written."""
+"""The optimizations that make two stages cost less than two models: each can be switched off, none changes the text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Optimizations:
     """Which optimizations the pipeline uses where engine and layout allow them; docs/pipeline.md explains each.
 
     Attributes:
-        overlapped_prefill: The answer model reads question and guidance while the guidance is being written.
-        prefix_cache: Keys and values of prompts are kept, in memory and those of the fixed instructions on disk.
+        overlapped_prefill: The answer model's prefill runs while guidance is being decoded.
+        prefix_cache: The KV cache of prompts is kept in memory, that of the fixed instructions on disk.
         shared_question: With activated adapters, both stages use one computation of the question.
-        speculation: Tokens that the text so far proposes are checked several at a time.
+        speculation: Prompt lookup drafts tokens, of which several are verified in one forward pass.
     """
 
     overlapped_prefill: bool = True

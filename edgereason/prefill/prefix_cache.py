@@ -1,4 +1,4 @@
-"""Sequences whose keys and values are kept in memory, so that a prompt computes only what is new in it.
+"""The prefix cache: sequences that are kept in memory, so that a prompt computes only what is new in it.
 
 Instructions, a repeated question, a conversation that goes on: all of them are prompts that begin as an earlier
 sequence did. Sequences share the memory of what they have in common (PagedAttention, arXiv 2309.06180, with prefixes
@@ -15,28 +15,28 @@ from edgereason.engines.native import NativeEngine
 from edgereason.engines.native_session import NativeSession
 from edgereason.errors import BundleError
 
-MOST_BYTES = 64 << 20
-MOST_SEQUENCES = 16
+MAX_BYTES = 64 << 20
+MAX_SEQUENCES = 16
 
 
-class Prefixes:
-    """The sequences of one engine that are kept, those used last. Safe to use from several threads.
+class PrefixCache:
+    """The sequences of one engine that were used last. Safe to use from several threads.
 
     Args:
         engine: Computes the sequences.
-        most_bytes: Of keys and values kept, counting what sequences share for each of them; 0 keeps none.
+        max_bytes: Maximum bytes of all states, counting what sequences share for each of them; 0 keeps none.
     """
 
-    def __init__(self, engine: NativeEngine, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, engine: NativeEngine, max_bytes: int = MAX_BYTES) -> None:
         self._engine = engine
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._kept: list[NativeSession] = []  # the one used last comes last
         self._lock = threading.Lock()
 
     def session(
         self, prompt: Sequence[int], adapter: int | None, capacity: int, also: NativeSession | None = None
     ) -> NativeSession:
-        """A sequence that holds the longest known beginning of `prompt`, and never its last token.
+        """A session that holds the longest known prefix of `prompt`, and never its last token.
 
         A token is known with the adapter that computed it: what the base alone has computed of a prompt serves all
         activated adapters.
@@ -44,13 +44,13 @@ class Prefixes:
         Args:
             prompt: Token ids, at least one.
             adapter: That of the prompt's model.
-            capacity: Most tokens that it has to hold.
-            also: Another sequence that may begin so.
+            capacity: Maximum tokens.
+            also: Another session that may begin so.
 
         Raises:
             ContextError: `capacity` exceeds the model's context.
         """
-        adapters = self._engine.row_adapters(adapter, prompt)
+        adapters = self._engine.token_adapters(adapter, prompt)
         with self._lock:
             session = self._longest(prompt, adapters, capacity, also)
         if session is None:
@@ -60,17 +60,17 @@ class Prefixes:
         return session
 
     def keep(self, session: NativeSession) -> None:
-        """Keep what a sequence holds now, for those to come. The session itself stays the caller's."""
+        """Keep what a session holds now, for those to come. The session itself stays the caller's."""
         with self._lock:
             for kept in self._kept:
-                if _begins(session, kept):
+                if _replaces(kept, session):
                     self._touch(kept)
                     return
-            for kept in [kept for kept in self._kept if _begins(kept, session)]:
+            for kept in [kept for kept in self._kept if _replaces(session, kept)]:
                 self._kept.remove(kept)
                 kept.close()
             self._kept.append(session.fork())
-            while len(self._kept) > MOST_SEQUENCES or sum(kept.nbytes for kept in self._kept) > self._most_bytes:
+            while len(self._kept) > MAX_SEQUENCES or sum(kept.nbytes for kept in self._kept) > self._max_bytes:
                 self._kept.pop(0).close()
 
     def close(self) -> None:
@@ -85,11 +85,11 @@ class Prefixes:
     ) -> NativeSession | None:
         # Another engine is another model.
         candidates = [*self._kept, also] if also is not None and also.engine is self._engine else self._kept
-        known = {id(kept): min(kept.common_prefix(prompt, adapters), len(prompt) - 1) for kept in candidates}
+        known = {id(kept): _known(kept, prompt, adapters) for kept in candidates}
         for kept in sorted(candidates, key=lambda kept: -known[id(kept)]):
             if known[id(kept)] == 0:
                 break
-            with contextlib.suppress(BundleError):  # its keys depend on its capacity
+            with contextlib.suppress(BundleError):  # its RoPE frequencies depend on its capacity
                 fork = kept.fork(capacity, known[id(kept)])
                 if kept is not also:
                     self._touch(kept)
@@ -101,6 +101,15 @@ class Prefixes:
         self._kept.append(kept)
 
 
-def _begins(beginning: NativeSession, whole: NativeSession) -> bool:
-    """Whether a sequence is the beginning of another one, which can take its place."""
-    return beginning.capacity <= whole.capacity and beginning.begins(whole)
+def _known(kept: NativeSession, prompt: Sequence[int], adapters: Sequence[int | None]) -> int:
+    """How many of a prompt's first tokens a kept sequence can be cut back to; never all of them."""
+    same = min(kept.common_prefix(prompt, adapters), len(prompt) - 1)
+    return kept.longest_reachable(same) if same else 0
+
+
+def _replaces(whole: NativeSession, beginning: NativeSession) -> bool:
+    """Whether a sequence gives everything that its beginning gives."""
+    length = beginning.length
+    return (
+        beginning.capacity <= whole.capacity and beginning.begins(whole) and whole.longest_reachable(length) == length
+    )

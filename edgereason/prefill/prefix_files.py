@@ -1,4 +1,4 @@
-"""Keys and values of a bundle's fixed instructions, kept on disk from one run of the program to the next.
+"""Sessions of a bundle's fixed instructions, saved on disk from one run of the program to the next.
 
 They lie in the bundle's directory `cache`, or where that cannot be written to in the user's cache directory. A file's
 name says by a hash what its content depends on: the bundle's files, the tokens, this program, its kernels and their
@@ -16,10 +16,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import edgereason
 from edgereason.bundle import CACHE, DEFAULT_BUNDLE, Bundle
 from edgereason.files import user_cache
 from edgereason.kernels import cpu
+from edgereason.version import __version__
 
 
 class PrefixFiles:
@@ -27,13 +27,13 @@ class PrefixFiles:
 
     def __init__(self, bundle: Bundle) -> None:
         sums = _hash({name: record.sha256 for name, record in sorted(bundle.files.items())})
-        self._origin = [edgereason.__version__, cpu.build(), cpu.isa(), cpu.spans(), sums]
+        self._origin = [__version__, cpu.build(), cpu.isa(), cpu.spans(), sums]
         # What pip has installed stays as pip has installed it.
         inside = bundle.path != DEFAULT_BUNDLE and os.access(bundle.path, os.W_OK)
         self.directory = bundle.path / CACHE if inside else user_cache() / "prefixes" / sums
 
     def path(self, stage: str, ids: Sequence[int]) -> Path:
-        """Where the state of a stage's tokens lies, if it is there."""
+        """Where the session of a stage's tokens lies, if it is there."""
         return self.directory / f"{stage}-{_hash([self._origin, list(ids)])}.kv"
 
     def read(self, stage: str, ids: Sequence[int]) -> bytes | None:
@@ -42,14 +42,14 @@ class PrefixFiles:
             return self.path(stage, ids).read_bytes()
         return None
 
-    def write(self, stage: str, ids: Sequence[int], state: bytes) -> None:
-        """Keep a state, and remove those that this stage had of other versions. Failing does no harm."""
+    def write(self, stage: str, ids: Sequence[int], session: bytes) -> None:
+        """Write a saved session, and remove those that this stage had of other versions. Failing does no harm."""
         path = self.path(stage, ids)
         partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
         with contextlib.suppress(OSError):
             self.directory.mkdir(parents=True, exist_ok=True)
             try:
-                partial.write_bytes(state)
+                partial.write_bytes(session)
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The sequences that a bundle's stages are computed in, begun with what is known of their prompts already."""
+"""The sessions of both stages, begun with what is known of their prompts already."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from edgereason.engines.native_session import NativeSession
 from edgereason.errors import EdgeReasonError
 from edgereason.language_model import LanguageModel
 from edgereason.prefill.optimizations import Optimizations
-from edgereason.prefill.overlapped import OverlappedPrefill
-from edgereason.prefill.prefix_cache import MOST_BYTES, Prefixes
+from edgereason.prefill.overlapped_prefill import OverlappedPrefill
+from edgereason.prefill.prefix_cache import MAX_BYTES, PrefixCache
 from edgereason.prefill.prefix_files import PrefixFiles
 from edgereason.text.tokenizer import TextTokenizer
 
 _GUIDANCE = "\ue000guidance\ue000"  # private use: no text has it
 _QUESTIONS = ("a", "The", "7", "(", "é")
-_WORTH_KEEPING = 8
-"""Tokens of instructions from which on their keys and values are kept on disk."""
+_MIN_SAVED_TOKENS = 8
+"""Minimum tokens of fixed instructions whose session is saved on disk."""
 
 
 class StageSessions:
     """Opens the sessions of both stages. Safe to use from several threads.
 
-    Only the native engine's keys and values can be shared and kept: sessions of the others begin empty. Those of
-    `foreign` stages, whose model is not the bundle's, are kept in memory alone.
+    Only the native engine's sessions can be shared and kept: those of the others begin empty. Sessions of `foreign`
+    stages, whose model is not the bundle's, are kept in memory alone.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StageSessions:
         self._optimizations = optimizations
         self._stages = bundle.stages
         self._shared = bundle.shared
-        self._prefixes: dict[str, Prefixes] = {}
+        self._prefixes: dict[str, PrefixCache] = {}
         self._files: PrefixFiles | None = None
         self._on_disk: set[str] = set()
         self._foreign = foreign
@@ -52,18 +52,18 @@ class StageSessions:
         for stage, model in models.items():
             if isinstance(model.engine, NativeEngine):
                 together = self._shared and optimizations.shared_question and bool(self._prefixes)
-                kept = Prefixes(model.engine, MOST_BYTES if optimizations.prefix_cache else 0)
+                kept = PrefixCache(model.engine, MAX_BYTES if optimizations.prefix_cache else 0)
                 self._prefixes[stage] = next(iter(self._prefixes.values())) if together else kept
         if self._prefixes and optimizations.prefix_cache:
             self._files = PrefixFiles(bundle)
 
     def open(self, stage: str, prompt: Sequence[int], capacity: int, also: Session | None = None) -> Session:
-        """A session that holds the longest known beginning of a stage's prompt, and never its last token.
+        """A session that holds the longest known prefix of a stage's prompt, and never its last token.
 
         Args:
             stage: Whose model computes it.
             prompt: Token ids, at least one.
-            capacity: Most tokens that it has to hold.
+            capacity: Maximum tokens.
             also: A session, of either stage, that may begin with the same.
 
         Raises:
@@ -82,10 +82,10 @@ class StageSessions:
             self._prefixes[stage].keep(session)
 
     def overlap(self, writer: Session, question: str, stages: Mapping[str, Stage]) -> OverlappedPrefill | None:
-        """The guidance's session with the answer model reading beside it; None where that is of no use.
+        """The session of the guidance model with the answer model's prefill beside it; None where that is of no use.
 
-        It takes one engine for both stages that computes several sequences in one pass, and a chat template that puts
-        the guidance into the prompt as it is.
+        It takes one engine for both stages that computes several sequences in one forward pass, and a chat template
+        that puts guidance into the prompt as it is.
         """
         if not (self._optimizations.overlapped_prefill and self._shared and isinstance(writer, NativeSession)):
             return None
@@ -115,7 +115,7 @@ class StageSessions:
         for stage in self._prefixes if self._optimizations.prefix_cache else ():
             self._load(stage)
             ids, model = self._fixed(stage), self._models[stage]
-            if len(ids) < _WORTH_KEEPING:
+            if len(ids) < _MIN_SAVED_TOKENS:
                 continue
             session = self._prefixes[stage].session([*ids, 0], model.adapter, len(ids) + 1)
             if session.length < len(ids):
@@ -137,13 +137,13 @@ class StageSessions:
             prefixes.close()
 
     def _load(self, stage: str) -> None:
-        """Take the fixed instructions' keys and values from the disk, when a stage is asked for the first time."""
+        """Restore the session of the fixed instructions from disk, when a stage is asked for the first time."""
         with self._lock:
             if self._files is None or stage in self._asked or stage in self._foreign:
                 return
             self._asked.add(stage)
             ids, engine = self._fixed(stage), self._models[stage].engine
-            data = self._files.read(stage, ids) if len(ids) >= _WORTH_KEEPING else None
+            data = self._files.read(stage, ids) if len(ids) >= _MIN_SAVED_TOKENS else None
             if data is not None and isinstance(engine, NativeEngine):
                 with contextlib.suppress(EdgeReasonError):  # truncated, altered, or of something else
                     session = engine.restore(data)
@@ -153,11 +153,13 @@ class StageSessions:
 
     def _save(self, stage: str) -> None:
         ids, model = self._fixed(stage), self._models[stage]
-        if self._files is None or len(ids) < _WORTH_KEEPING:
+        if self._files is None or len(ids) < _MIN_SAVED_TOKENS:
             return
         session = self._prefixes[stage].session([*ids, 0], model.adapter, len(ids) + 1)
+        if 0 < session.length < len(ids):  # as far as its state could be cut back
+            session.advance(ids[session.length :])
         adapters = set(session.adapters)
-        if session.length == len(ids) and len(adapters) == 1:  # a state has one adapter
+        if session.length == len(ids) and len(adapters) == 1:  # a saved session has one adapter
             session.adapter = adapters.pop()
             self._files.write(stage, ids, session.save())
         session.close()
@@ -175,7 +177,7 @@ class StageSessions:
 
 
 def _split(tokenizer: TextTokenizer, text: str) -> tuple[list[int], str]:
-    """The tokens of most of a text, and its last line: not all of it has to be tokenized again when more follows.
+    """The tokens of a text without its last line, and that line: only the line is tokenized again when more follows.
 
     Some tokenizers do not allow that; then all of the text is its rest.
     """

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from edgereason.checkpoints.weights import Weights, read_safetensors
+from edgereason.checkpoints.safetensors_reader import read_safetensors
+from edgereason.checkpoints.weights import Weights
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, ExportError
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
+from edgereason.export.quantization.round_to_nearest import Rounding
 
 CONFIG = {
     "model_type": "llama",
@@ -89,7 +91,7 @@ def test_progress_ends_at_the_total(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model.norm.weight": np.full(32, np.inf, np.float32)}, "not finite"),
+        ({"model.norm.weight": np.full(32, np.inf, np.float32)}, "has NaN or infinite values"),
         ({"model.layers.0.self_attn.k_proj.weight": None}, "lacks the weights of k_proj"),
         ({"model.layers.0.self_attn.q_proj.bias": np.ones(32, np.float32)}, "lacks the biases of k_proj, v_proj"),
         ({"model.rotary.inv_freq": np.ones(32, np.float32)}, "no place for"),

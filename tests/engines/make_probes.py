@@ -1,6 +1,6 @@
 """Make the micro models that `edgereason.engines.probe` decodes, and record the logits that they give.
 
-    python -m edgereason.engines.probes.make [ENGINE ...]
+    python tests/engines/make_probes.py [ENGINE ...]
 
 It needs the extra [export] and a machine that is known to compute right; all engines are made where none is named.
 
@@ -86,9 +86,10 @@ def _write_source(out: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
 
 
 def _write_native(source: Path, out: Path) -> None:
-    from edgereason.export.formats.native_writer import Rounding, write_native
+    from edgereason.export.formats.native_writer import write_native
     from edgereason.export.inputs.base_model import open_base
     from edgereason.export.inputs.merge import merge
+    from edgereason.export.quantization.round_to_nearest import Rounding
 
     shutil.rmtree(out / "native", ignore_errors=True)
     (out / "native").mkdir()

@@ -17,11 +17,12 @@ from edgereason.decoding.sampling import Sampler
 from edgereason.engines import open_engine
 from edgereason.engines.base import Engine
 from edgereason.errors import ContextError, EngineError, UsageError
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
 from edgereason.export.formats.onnx_writer import write_onnx
 from edgereason.export.gguf import write_gguf
 from edgereason.export.inputs.base_model import open_base
 from edgereason.export.inputs.merge import merge
+from edgereason.export.quantization.round_to_nearest import Rounding
 
 # Of the logits' range. In full precision, native bundles and GGUF store float16 weights; llama.cpp also computes in it.
 TOLERANCE = {"native": 2e-3, "llama.cpp": 5e-3, "onnx": 1e-5}
@@ -118,7 +119,7 @@ def test_tokens_can_be_drawn_from_its_logits(pair: Pair) -> None:
     session = engine.session(4)
     logits = session.advance(random_ids(3, engine.vocab_size))
     for sampling in (Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_k=5, top_p=0.9, min_p=0.01)):
-        assert 0 <= Sampler(sampling).draw(logits[-1]) < engine.vocab_size
+        assert 0 <= Sampler(sampling).sample(logits[-1]) < engine.vocab_size
     session.close()
 
 
@@ -179,6 +180,21 @@ def test_a_full_session_refuses_more(pair: Pair) -> None:
     session.close()
     with pytest.raises(UsageError):
         engine.session(engine.context_length + 1)
+
+
+@pytest.mark.parametrize("wrong", [[], [-1], [1, 1 << 20]], ids=["none", "negative", "beyond the vocabulary"])
+def test_ids_that_are_no_tokens_are_refused_and_change_nothing(pair: Pair, wrong: list[int]) -> None:
+    engine, _ = pair
+    ids = random_ids(12, engine.vocab_size, seed=7)
+    session = engine.session(16)
+    session.advance(ids[:9])
+    with pytest.raises(ValueError, match="ids"):
+        session.advance(wrong)
+    assert session.length == 9
+    found = session.advance(ids[9:])
+    session.truncate(0)
+    assert_close(engine, found, session.advance(ids))
+    session.close()
 
 
 def test_closing_twice_is_allowed_and_closed_things_refuse(pair: Pair, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import edgereason.kernels.cpu as cpu
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import ContextError, EngineError
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
+from edgereason.export.quantization.round_to_nearest import Rounding
 
 IDS = np.random.default_rng(0).integers(0, 211, 90).tolist()
 
@@ -185,7 +186,7 @@ def test_sessions_in_several_threads_do_not_disturb_each_other(engine, rows_as_i
 
 def test_prompts_longer_than_a_chunk_are_computed_in_pieces(engine, rows_as_if_alone, monkeypatch):
     expected = engine.session().advance(IDS, every=True)
-    monkeypatch.setattr("edgereason.engines.native._CHUNK", 17)
+    monkeypatch.setattr("edgereason.engines.forward_passes.MAX_BATCHED_TOKENS", 17)
     np.testing.assert_array_equal(engine.session().advance(IDS, every=True), expected)
     np.testing.assert_array_equal(engine.session().advance(IDS), expected[-1:])
 

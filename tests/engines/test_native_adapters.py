@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, EngineError, UsageError
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
+from edgereason.export.quantization.round_to_nearest import Rounding
 
 IDS = np.random.default_rng(2).integers(0, 280, 60).tolist()
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -161,12 +162,12 @@ def test_an_activated_adapter_applies_from_its_last_invocation_on(base, activate
     assert error_of(session.advance(ids, every=True), expected) < 1e-4
     start = {len(INVOKED): 33, len(INVOCATION): 0}.get(len(ids), len(ids))
     assert session.adapters == [None] * start + [0] * (len(ids) - start)
-    assert engine.row_adapters(0, ids) == session.adapters
+    assert engine.token_adapters(0, ids) == session.adapters
 
 
 @pytest.mark.parametrize("chunk", [256, 7])
 def test_activated_rows_stand_beside_others_and_in_any_pieces(base, activated, adapters, chunk, monkeypatch):
-    monkeypatch.setattr("edgereason.engines.native._CHUNK", chunk)
+    monkeypatch.setattr("edgereason.engines.forward_passes.MAX_BATCHED_TOKENS", chunk)
     engine = NativeEngine(base)
     plain, late = engine.load_adapter(adapters["all projections"]), engine.load_adapter(activated)
     alone = engine.session(adapter=late).advance(INVOKED, every=True)
@@ -242,8 +243,8 @@ Q_A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: (path / "adapter_config.json").unlink(), "adapter_config.json cannot be read"),
-        (lambda path: (path / "adapter_model.safetensors").unlink(), "adapter_model.safetensors cannot be read"),
+        (lambda path: (path / "adapter_config.json").unlink(), "it has no adapter_config.json"),
+        (lambda path: (path / "adapter_model.safetensors").unlink(), "it has no adapter_model.safetensors"),
         (lambda path: (path / "adapter_model.safetensors").write_bytes(b"cut"), "truncated"),
         (change_config(peft_type="IA3"), "is of the kind 'IA3'"),
         (change_config(use_dora=True), "use_dora = True cannot be applied row by row"),
@@ -253,7 +254,10 @@ Q_A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
         (change_config(alpha_pattern={"(": 2}), "which is no expression"),
         (change_config(alpha_pattern=[1]), "alpha_pattern is"),
         (change_config(alora_invocation_tokens="now"), "alora_invocation_tokens is 'now'"),
-        (change_config(alora_invocation_tokens=[1, 10**6]), r"invoked by \[1, 1000000\], beyond the vocabulary of"),
+        (
+            change_config(alora_invocation_tokens=[1, 10**6]),
+            r"activated by the tokens \[1, 1000000\], the model\'s vocabulary has",
+        ),
         (change_tensor(Q_A, None), "only half of the factors of model.layers.1.self_attn.q_proj"),
         (change_tensor(Q_A, np.full((4, 72), np.nan, np.float32)), "NaN or infinite values in .*q_proj.lora_A"),
         (change_tensor(Q_A, np.ones((5, 72), np.float32)), "have ranks 5 and 4"),
@@ -279,7 +283,10 @@ def test_adapters_of_shared_tables_have_to_be_merged(base, adapters, tmp_path):
     tensors = load_file(retargeted / "adapter_model.safetensors")
     tensors = {name.replace("model.layers.1.self_attn.q_proj", "lm_head"): value for name, value in tensors.items()}
     save_file(tensors, retargeted / "adapter_model.safetensors")
-    for path, message in [(saved_by_peft, "no LoRA factor of a linear layer"), (retargeted, "changes lm_head, which")]:
+    for path, message in [
+        (saved_by_peft, "no LoRA factor of a linear layer"),
+        (retargeted, "changes lm_head: embeddings and LM head"),
+    ]:
         with pytest.raises(BundleError, match=message) as caught:
             NativeEngine(base).load_adapter(path)
         assert "merged" in caught.value.cure

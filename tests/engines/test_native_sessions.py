@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpointed_state import EVERY, CheckpointedState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_model import save_adapter, save_base
 from resident import resident_bytes
 from transformers import LlamaForCausalLM
 
-from edgereason.engines.native import NativeEngine, Step
+from edgereason.engines.forward_passes import SequenceStep
+from edgereason.engines.native import NativeEngine
 from edgereason.errors import BundleError, ContextError, EdgeReasonError, EngineError, UsageError
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
+from edgereason.export.quantization.round_to_nearest import Rounding
 from edgereason.text.prompts import GUIDANCE
 
 # What a session computes must not depend on what it shares a pass with: compared bit for bit where kernels allow it.
@@ -53,7 +56,14 @@ def engine(request: pytest.FixtureRequest, paths: dict[str, Path]) -> NativeEngi
 @pytest.fixture(params=[256, 7])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of many rows, and passes that cut everything to pieces."""
-    monkeypatch.setattr("edgereason.engines.native._CHUNK", request.param)
+    monkeypatch.setattr("edgereason.engines.forward_passes.MAX_BATCHED_TOKENS", request.param)
+
+
+@pytest.fixture(params=["any length", "checkpoints"])
+def states(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States that can be cut back to any length, and states that can only go back to some."""
+    if request.param == "checkpoints":
+        monkeypatch.setattr("edgereason.engines.native.KVCacheState", CheckpointedState)
 
 
 def alone(engine: NativeEngine, ids: list[int], adapter: int | None = None) -> np.ndarray:
@@ -68,7 +78,9 @@ def test_sequences_side_by_side_are_computed_as_if_alone(engine, chunk):
     # A long prompt beside decoding steps, and steps of all.
     for counts in ([20, 1, 3, 0, 0], [1, 90, 1, 5, 0], [1, 1, 1, 1, 30], [2, 1, 1, 1, 1]):
         steps = [
-            Step(sessions[i], IDS[lengths[i] : lengths[i] + count], None) for i, count in enumerate(counts) if count
+            SequenceStep(sessions[i], IDS[lengths[i] : lengths[i] + count], None)
+            for i, count in enumerate(counts)
+            if count
         ]
         found = iter(engine.advance(steps))
         for i, count in enumerate(counts):
@@ -94,7 +106,7 @@ actions = st.lists(st.tuples(verbs, st.integers(0, 5), st.integers(0, 90), token
 
 @given(actions=actions)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_interleaving_gives_what_computing_from_the_start_gives(engine, actions):
+def test_any_interleaving_gives_what_computing_from_the_start_gives(engine, states, actions):
     """The model of a session is its history: each token with the adapter that computed it."""
     sessions, histories = [engine.session()], [[]]
     for verb, index, number, ids in actions:
@@ -157,6 +169,23 @@ def test_advance_to_computes_only_what_is_new(engine):
         session.advance_to([])
 
 
+def test_what_cannot_be_reached_is_computed_again(engine, monkeypatch):
+    monkeypatch.setattr("edgereason.engines.native.KVCacheState", CheckpointedState)
+    session = engine.session(adapter=0)
+    session.advance(IDS[:34])
+    session.adapter = 1
+    session.advance(IDS[34:42])
+    assert [session.longest_reachable(length) for length in (0, 7, 8, 41, 42)] == [0, 0, 8, 40, 42]
+    cut = session.fork(length=37)  # from 32 on: two tokens of adapter 0, three of adapter 1
+    assert (cut.length, cut.adapter, cut.adapters) == (37, 1, [0] * 34 + [1] * 3)
+    expected = replay(engine, [(token, 0 if at < 34 else 1) for at, token in enumerate(IDS[:37])] + [(7, 1)])
+    np.testing.assert_array_equal(cut.advance([7]), expected)
+    assert session.rewind(29) == 29 // EVERY * EVERY == session.length
+    for length in (-1, 25):
+        with pytest.raises(ValueError, match="length is"):
+            session.truncate(length)
+
+
 @pytest.mark.parametrize(("kind", "tolerance"), [("f16", 5e-4), ("int8", 1e-2)])
 def test_smaller_caches_are_close_to_float32(paths, kind, tolerance):
     engine = NativeEngine(paths["float"])
@@ -196,7 +225,7 @@ def test_steps_that_cannot_be_are_refused(engine):
     assert engine.advance([]) == []
     with pytest.raises(UsageError, match="no adapter 7"):
         engine.session(adapter=7)
-    with pytest.raises(UsageError, match="no kind of cache 'q4'"):
+    with pytest.raises(UsageError, match="no cache type 'q4'"):
         engine.session(cache="q4")
 
 
@@ -255,14 +284,14 @@ def test_a_state_that_was_cut_or_changed_is_refused(engine):
     data = engine_state(engine)
     generator = np.random.default_rng(0)
     for length in [0, 1, 7, 8, 39, 40, 111, 127, 128, 500, len(data) - 1, *generator.integers(0, len(data), 30)]:
-        with pytest.raises(BundleError, match="state"):
+        with pytest.raises(BundleError, match="session"):
             engine.restore(data[:length])
     for position in [0, 7, 8, 40, 72, 104, 108, 120, 124, 130, *generator.integers(0, len(data), 30)]:
         changed = bytearray(data)
         changed[position] ^= 1 << int(generator.integers(8))
-        with pytest.raises(BundleError, match="state"):
+        with pytest.raises(BundleError, match="session"):
             engine.restore(bytes(changed))
-    with pytest.raises(BundleError, match="state"):
+    with pytest.raises(BundleError, match="session"):
         engine.restore(data + b"\0")
 
 
@@ -270,7 +299,7 @@ def test_a_state_that_was_cut_or_changed_is_refused(engine):
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_refused(engine, data):
     for bytes_ in (data, engine_state(engine)[:8] + data):
-        with pytest.raises(BundleError, match="state"):
+        with pytest.raises(BundleError, match="session"):
             engine.restore(bytes_)
 
 
@@ -296,15 +325,15 @@ def test_a_state_of_another_model_or_adapter_is_refused(paths, tmp_path):
         other.restore(session.save(), capacity=5)
 
 
-def test_a_state_whose_angles_depend_on_the_capacity_keeps_it(tmp_path):
+def test_a_session_whose_rope_frequencies_depend_on_the_capacity_keeps_it(tmp_path):
     save_base(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
     engine = NativeEngine(tmp_path)
     session = engine.session(700)
     session.advance(IDS)
-    with pytest.raises(BundleError, match="computed for up to 700 tokens, which angles depend on"):
+    with pytest.raises(BundleError, match="RoPE frequencies of 700 tokens, 500 need others"):
         engine.restore(session.save(), 500)
     np.testing.assert_array_equal(engine.restore(session.save()).advance([4]), session.advance([4]))
-    short = engine.session(220)  # below the length of pretraining all angles are the same
+    short = engine.session(220)  # below the length of pretraining all frequencies are the same
     short.advance(IDS)
     assert engine.restore(short.save(), 250).capacity == 250
 

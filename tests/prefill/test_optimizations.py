@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpointed_state import EVERY, CheckpointedState
 from peft import LoraConfig, get_peft_model
-from places import TINY
+from places import HELD_OUT, WORD_PROBLEMS
 from transformers import LlamaForCausalLM
 
 from edgereason import Optimizations, Reasoner, Result, UsageError, load, load_model
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("rows_as_if_alone")
 
 NONE = Optimizations.without(["all"])
 OPTIMIZATIONS = [field.name for field in fields(Optimizations)]
-QUESTIONS = [json.loads(line)["question"] for line in (TINY / "held_out.jsonl").read_text().splitlines()[:100]]
+QUESTIONS = [json.loads(line)["question"] for line in HELD_OUT.read_text().splitlines()[:100]]
 FEW = QUESTIONS[:15]
 
 
@@ -37,7 +38,14 @@ def texts(reasoner: Reasoner, questions: list[str], **arguments: object) -> list
 @pytest.fixture(scope="module", params=["merged", "shared"])
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("example") / request.param
-    export(TINY / "base", TINY / "guidance", TINY / "answer", out, layout=request.param, verify=False)
+    export(
+        WORD_PROBLEMS / "base",
+        WORD_PROBLEMS / "guidance",
+        WORD_PROBLEMS / "answer",
+        out,
+        layout=request.param,
+        verify=False,
+    )
     return out
 
 
@@ -72,15 +80,15 @@ def test_names_switch_optimizations_off():
 
 
 class Counted:
-    """Watches an engine: how many rows each of its passes computes, and logits of how many."""
+    """Watches an engine: how many rows of how many sequences each of its forward passes computes."""
 
     def __init__(self, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.passes: list[dict[int, int]] = []
         layers = engine._layers
 
-        def counting(ids, rows, angles):
-            self.passes.append({"rows": len(ids), "logits": len(rows.outputs)})
-            return layers(ids, rows, angles)
+        def counting(ids, rows, rotary):
+            self.passes.append({"rows": len(ids), "sequences": len(rows._segments)})
+            return layers(ids, rows, rotary)
 
         monkeypatch.setattr(engine, "_layers", counting)
 
@@ -127,7 +135,7 @@ def test_the_answer_model_has_read_the_guidance_when_it_ends(example, monkeypatc
                 assert 0 < result.timings.handover_s < result.timings.total_s
             else:
                 assert answer.cached_tokens == 0
-    both = [each for each in counted.passes if each["logits"] == 1 and 1 < each["rows"] <= 16]
+    both = [each for each in counted.passes if each["sequences"] == 2 and each["rows"] <= 16]
     assert len(both) > 2 * len(FEW) if reasoner.bundle.shared else not both
 
 
@@ -217,6 +225,26 @@ def test_with_activated_adapters_the_question_is_computed_once(activated):
         plain = reasoner.ask(question, max_new_tokens=6)
     assert plain.timings.answer.cached_tokens == 0
     assert (result.guidance, result.answer) == (plain.guidance, plain.answer)
+
+
+@pytest.mark.parametrize("layout", ["adapters", "activated adapters"])
+def test_states_that_can_be_cut_back_to_checkpoints_alone_write_the_same(
+    layout, shared_bundle, activated, tmp_path, monkeypatch
+):
+    source = shared_bundle if layout == "adapters" else activated
+    bundle = Path(shutil.copytree(source, tmp_path / "bundle", ignore=shutil.ignore_patterns("cache")))
+    questions = ["How many apples?", "How many apples are left?", "Is it 7\nAnswer: no, 8?", "How many apples?"]
+    with load(bundle, optimizations=NONE) as plain:
+        expected = texts(plain, questions, max_new_tokens=20)
+    monkeypatch.setattr("edgereason.engines.native.KVCacheState", CheckpointedState)
+    for _ in range(2):  # the second time with the fixed instructions from disk
+        with load(bundle) as reasoner:
+            results = [reasoner.ask(question, max_new_tokens=20) for question in questions]
+        assert [(result.guidance, result.answer) for result in results] == expected
+        repeated = results[-1].timings.guidance
+        assert repeated.prompt_tokens - EVERY <= repeated.cached_tokens < repeated.prompt_tokens
+        assert results[0].timings.answer.cached_tokens > 0  # prefilled while guidance was decoded
+    assert len(list((bundle / "cache").glob("*.kv"))) == 2
 
 
 @pytest.mark.parametrize("name", ["all", *OPTIMIZATIONS])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpointed_state import EVERY, CheckpointedState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_model import save_base
@@ -17,7 +18,7 @@ from random_model import save_base
 from edgereason import load
 from edgereason.bundle import Bundle
 from edgereason.engines.native import NativeEngine
-from edgereason.prefill.prefix_cache import Prefixes
+from edgereason.prefill.prefix_cache import PrefixCache
 from edgereason.prefill.prefix_files import PrefixFiles
 
 # The random models' logits lie close together: which rows are computed together must not matter.
@@ -97,7 +98,7 @@ def test_a_whole_file_of_other_tokens_or_another_model_is_ignored(bundle, trio):
 def test_a_file_of_another_version_is_ignored_and_replaced(bundle, monkeypatch):
     expected = ask(bundle)
     before = files(bundle)
-    monkeypatch.setattr("edgereason.__version__", "0.0.1")
+    monkeypatch.setattr("edgereason.prefill.prefix_files.__version__", "0.0.1")
     assert ask(bundle) == expected
     after = files(bundle)
     assert len(after) == 2
@@ -186,6 +187,13 @@ def engine(trio: dict[str, Path]) -> NativeEngine:
     return engine
 
 
+@pytest.fixture(params=["any length", "checkpoints"])
+def states(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States that can be cut back to any length, and states that can only go back to some."""
+    if request.param == "checkpoints":
+        monkeypatch.setattr("edgereason.engines.native.KVCacheState", CheckpointedState)
+
+
 prompts = st.lists(
     st.tuples(st.sampled_from([None, 0, 1]), st.lists(st.integers(0, 2), min_size=1, max_size=12)), max_size=12
 )
@@ -193,8 +201,8 @@ prompts = st.lists(
 
 @given(asked=prompts, most=st.sampled_from([0, 40_000, 1 << 20]))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_prompt_gives_the_same_logits_whatever_was_asked_before(engine, asked, most):
-    prefixes = Prefixes(engine, most)
+def test_a_prompt_gives_the_same_logits_whatever_was_asked_before(engine, states, asked, most):
+    prefixes = PrefixCache(engine, most)
     for adapter, prompt in asked:
         session = prefixes.session(prompt, adapter, 40)
         assert session.length < len(prompt)
@@ -207,7 +215,7 @@ def test_a_prompt_gives_the_same_logits_whatever_was_asked_before(engine, asked,
 
 
 def test_the_longest_beginning_of_the_same_adapter_is_found(engine):
-    prefixes = Prefixes(engine)
+    prefixes = PrefixCache(engine)
     for adapter, ids in ((0, [1, 2, 3, 4]), (1, [1, 2, 3, 4, 5]), (0, [1, 2])):
         session = engine.session(50, adapter)
         session.advance(ids)
@@ -218,8 +226,20 @@ def test_the_longest_beginning_of_the_same_adapter_is_found(engine):
     assert len(prefixes._kept) == 2  # [1, 2] is the beginning of another one
 
 
+def test_a_sequence_gives_what_its_state_can_be_cut_back_to(engine, monkeypatch):
+    monkeypatch.setattr("edgereason.engines.native.KVCacheState", CheckpointedState)
+    prefixes, ids = PrefixCache(engine), list(range(21))
+    for length in (EVERY, 2 * EVERY + 1, 2 * EVERY + 5):
+        session = engine.session(50, 0)
+        session.advance(ids[:length])
+        prefixes.keep(session)
+    assert [kept.length for kept in prefixes._kept] == [2 * EVERY + 1, 2 * EVERY + 5]  # neither gives the other
+    known = {length: prefixes.session([*ids[:length], 99], 0, 50).length for length in (9, 16, 17, 19, 21)}
+    assert known == {9: 8, 16: 16, 17: 17, 19: 17, 21: 21}
+
+
 def test_those_not_used_for_long_make_room(engine):
-    prefixes = Prefixes(engine, 4 * session_bytes(engine))
+    prefixes = PrefixCache(engine, 4 * session_bytes(engine))
     for first in range(6):
         session = engine.session(50, 0)
         session.advance([first, 2, 3])
@@ -238,7 +258,7 @@ def session_bytes(engine: NativeEngine) -> int:
 def test_keys_that_depend_on_the_capacity_are_not_used_for_another(tmp_path):
     save_base(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})
     engine = NativeEngine(tmp_path)
-    prefixes = Prefixes(engine)
+    prefixes = PrefixCache(engine)
     session = prefixes.session([1, 2, 3], None, 700)
     session.advance([1, 2, 3])
     prefixes.keep(session)
@@ -249,4 +269,4 @@ def test_keys_that_depend_on_the_capacity_are_not_used_for_another(tmp_path):
 def test_sequences_of_another_engine_are_another_models(engine, trio):
     other = NativeEngine(trio["base"]).session(50)
     other.advance([1, 2, 3])
-    assert Prefixes(engine).session([1, 2, 3, 4], None, 50, other).length == 0
+    assert PrefixCache(engine).session([1, 2, 3, 4], None, 50, other).length == 0

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from shared_data import shared
 
 from edgereason import load_model
-from edgereason.checkpoints import gptq
-from edgereason.checkpoints.gptq import Format
+from edgereason.checkpoints import gptq_format
+from edgereason.checkpoints.gptq_format import GptqFormat
 from edgereason.checkpoints.weights import FUSED, Weights
 from edgereason.errors import BundleError
 from edgereason.kernels.packing import PackedWeight
@@ -59,8 +59,8 @@ def test_a_layer_has_the_weights_that_its_format_says(layer: dict[str, Any]) -> 
     bits, g_idx = layer["bits"], layer["g_idx"]
     qzeros = to_words(layer["zeros"], bits)
     ordered = bool((np.diff(g_idx) >= 0).all())
-    weight = gptq.unpack(
-        Format(layer["size"], layer["v1"]),
+    weight = gptq_format.unpack(
+        GptqFormat(layer["size"], layer["v1"]),
         np.ascontiguousarray(to_words(layer["q"].T, bits).T),
         minus_one(qzeros, bits) if layer["v1"] else qzeros,
         layer["scales"],

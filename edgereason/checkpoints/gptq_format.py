@@ -26,8 +26,6 @@ from edgereason.errors import BundleError
 from edgereason.kernels import packing
 from edgereason.kernels.packing import BLOCK, PackedWeight
 
-TENSORS = ("qweight", "qzeros", "scales", "g_idx")
-
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float16 = npt.NDArray[np.float16]
@@ -35,7 +33,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Format:
+class GptqFormat:
     """What a checkpoint's `quantization_config` (or `quantize_config.json`) says of its weights.
 
     How many bits and groups each layer has stands in the shapes of its tensors, since they may differ by layer.
@@ -47,7 +45,7 @@ class Format:
     """Zero points are stored minus one (v1)."""
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], source: str) -> Format:
+    def from_json(cls, values: Mapping[str, Any], source: str) -> GptqFormat:
         """Raises `BundleError` where the weights are quantized in a way that is not covered; `source` is the file."""
         method = values.get("quant_method", values.get("method", "gptq"))
         if method != "gptq":
@@ -65,7 +63,7 @@ class Format:
 
 
 def unpack(
-    format: Format, qweight: Int32, qzeros: Int32, scales: Float32, g_idx: Int32 | None, columns: int
+    format: GptqFormat, qweight: Int32, qzeros: Int32, scales: Float32, g_idx: Int32 | None, columns: int
 ) -> PackedWeight:
     """A layer's weight, from its tensors.
 

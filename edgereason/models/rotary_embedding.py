@@ -1,6 +1,6 @@
-"""Rotary position embeddings: the angles by which each position turns (RoFormer, arXiv 2104.09864).
+"""Rotary position embeddings: RoPE frequencies and their scaling (RoFormer, arXiv 2104.09864).
 
-The kinds of scaling beyond the length of pretraining are those of transformers' `rope_parameters`.
+The kinds of scaling are those of transformers' `rope_parameters`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Rope:
 
     Attributes:
         kind: One of `KINDS`.
-        inv_freq: Radians per position of each pair of a head's first R elements, R / 2 of them; the other elements do
-            not turn (partial rotary embeddings).
-        scale: What cosine and sine are multiplied with (the attention factor of yarn and longrope).
+        inv_freq: RoPE frequencies: radians per position of each pair of a head's first R elements, R / 2 of them. The
+            other elements are not rotated (partial rotary embeddings).
+        scale: Factor of cosine and sine (the attention factor of yarn and longrope).
         trained_length: The length up to which `inv_freq` holds whatever the sequence (dynamic, longrope).
         long_inv_freq: longrope's frequencies for sequences beyond it.
         base, factor: Of dynamic.
@@ -69,11 +69,11 @@ class Rope:
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
             raise BundleError(f"config.json: its rope parameters of type {kind!r} are wrong: {error}.") from error
         if not np.isfinite(rope.inv_freq).all() or not math.isfinite(rope.scale):
-            raise BundleError(f"config.json: its rope parameters of type {kind!r} give infinite angles.")
+            raise BundleError(f"config.json: its rope parameters of type {kind!r} give infinite frequencies.")
         return rope
 
     def frequencies(self, length: int) -> Float32:
-        """Radians per position in a sequence of up to `length` tokens: float32 `[R / 2]`."""
+        """RoPE frequencies of a sequence of up to `length` tokens, in radians per position: float32 `[R / 2]`."""
         if length <= self.trained_length:
             return self.inv_freq
         if self.long_inv_freq is not None:
@@ -89,29 +89,29 @@ class Rope:
         """Whether `frequencies` are others for long sequences."""
         return self.kind in ("dynamic", "longrope")
 
-    def angles(self, positions: Int64, lengths: Int64 | None) -> tuple[Float32, Float32]:
-        """Cosine and sine of each row's angles: float32 `[T, R / 2]` twice.
+    def cos_sin(self, positions: Int64, lengths: Int64 | None) -> tuple[Float32, Float32]:
+        """Cosine and sine of position times frequency, for each row: float32 `[T, R / 2]` twice.
 
         Args:
             positions: int64 `[T]`.
-            lengths: How many tokens each row's sequence may grow to, int64 `[T]`: keys in the cache have been turned
-                already, so that the frequencies are chosen when a sequence begins, not when it has become long. None
-                where nothing depends on it.
+            lengths: Maximum tokens of each row's sequence, int64 `[T]`: cached keys have been rotated already, so the
+                frequencies are chosen when a sequence begins, not when it has become long. None where nothing depends
+                on it.
         """
         if not self.depends_on_length or lengths is None or len(lengths) == 0:
             frequencies = self.inv_freq
         else:
             kinds, row_kinds = np.unique(lengths, return_inverse=True)
             frequencies = np.stack([self.frequencies(int(length)) for length in kinds])[row_kinds]
-        turned: Float32 = positions.astype(np.float32)[:, None] * frequencies
+        radians: Float32 = positions.astype(np.float32)[:, None] * frequencies
         if self.scale == 1:
-            return np.cos(turned), np.sin(turned)
+            return np.cos(radians), np.sin(radians)
         scale = np.float32(self.scale)
-        return np.cos(turned) * scale, np.sin(turned) * scale
+        return np.cos(radians) * scale, np.sin(radians) * scale
 
 
 def context_length(config: dict[str, Any], trained_length: int) -> int:
-    """How many tokens the model takes: more than `max_position_embeddings` where its embedding is scaled on top of it.
+    """Maximum tokens of a sequence: more than `max_position_embeddings` where its embedding is scaled on top of it.
 
     Raises:
         BundleError: the factor is no number.
@@ -132,7 +132,7 @@ def _build(cls: type[Rope], kind: str, values: dict[str, Any], config: dict[str,
     partial = float(_first(values.get("partial_rotary_factor"), config.get("partial_rotary_factor"), 1.0))
     dim = int(head_dim * partial)
     if dim < 2 or dim % 2 or dim > head_dim:
-        raise ValueError(f"{dim} of {head_dim} elements cannot turn")
+        raise ValueError(f"{dim} of {head_dim} elements cannot be rotated")
     frequencies = _frequencies(theta, dim)
     longest = int(config.get("max_position_embeddings", 2048))
     if kind == "linear":  # positions interpolated (arXiv 2306.15595)
@@ -170,19 +170,21 @@ def _llama3(frequencies: Float32, values: dict[str, Any], original: int) -> Floa
     factor, low, high = (_positive(values, name) for name in ("factor", "low_freq_factor", "high_freq_factor"))
     if low >= high:
         raise BundleError(f"config.json: low_freq_factor {low} has to be below high_freq_factor {high}.")
-    turns = original * frequencies / (2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0, 1)
+    rotations = original * frequencies / (2 * math.pi)
+    kept = np.clip((rotations - low) / (high - low), 0, 1)
     scaled: Float32 = (frequencies * (kept + (1 - kept) / factor)).astype(np.float32)
     return scaled
 
 
 def _yarn(frequencies: Float32, base: float, dim: int, values: dict[str, Any], factor: float, original: int) -> Float32:
-    """Pairs that turn often in the trained length kept, slow ones interpolated, a ramp between (arXiv 2309.00071)."""
+    """High frequencies kept, low ones interpolated, a ramp between (YaRN, arXiv 2309.00071)."""
 
-    def pair_of(turns: float) -> float:  # the pair that turns so often in the trained length
-        return dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
+    def pair_of(rotations: float) -> float:  # the pair that rotates so often within the trained length
+        return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
-    first, last = (pair_of(float(values.get(name) or turns)) for name, turns in (("beta_fast", 32), ("beta_slow", 1)))
+    first, last = (
+        pair_of(float(values.get(name) or rotations)) for name, rotations in (("beta_fast", 32), ("beta_slow", 1))
+    )
     if values.get("truncate", True):
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, dim - 1)

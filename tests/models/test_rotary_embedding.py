@@ -12,7 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from edgereason.errors import BundleError
-from edgereason.models.rope import Rope, context_length
+from edgereason.models.rotary_embedding import Rope, context_length
 
 HEAD_DIM = 32
 KINDS: dict[str, dict[str, Any]] = {
@@ -84,12 +84,12 @@ def test_frequencies_and_scale_are_those_of_transformers(kind: str, length: int)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_angles_are_those_of_transformers(kind: str) -> None:
+def test_cosines_and_sines_are_those_of_transformers(kind: str) -> None:
     config = llama(KINDS[kind])
     positions = np.arange(700)
     cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1, 700, 1), torch.from_numpy(positions)[None])
-    angles = Rope.from_json(config.to_dict(), HEAD_DIM).angles(positions, np.full(700, 700))
-    for found, expected in zip(angles, (cos, sin), strict=True):
+    cos_sin = Rope.from_json(config.to_dict(), HEAD_DIM).cos_sin(positions, np.full(700, 700))
+    for found, expected in zip(cos_sin, (cos, sin), strict=True):
         # At position 700, an angle in float32 is known to 6e-5.
         np.testing.assert_allclose(found, expected[0, :, : HEAD_DIM // 2].numpy(), atol=2e-4)
 
@@ -97,9 +97,9 @@ def test_angles_are_those_of_transformers(kind: str) -> None:
 def test_each_row_turns_by_the_length_of_its_own_sequence() -> None:
     rope = Rope.from_json(llama(KINDS["longrope"]).to_dict(), HEAD_DIM)
     positions, lengths = np.array([3, 90, 3, 90]), np.array([100, 100, 300, 300])
-    mixed = rope.angles(positions, lengths)
+    mixed = rope.cos_sin(positions, lengths)
     for rows in (slice(0, 2), slice(2, 4)):
-        alone = rope.angles(positions[rows], lengths[rows])
+        alone = rope.cos_sin(positions[rows], lengths[rows])
         np.testing.assert_array_equal(mixed[0][rows], alone[0])
         np.testing.assert_array_equal(mixed[1][rows], alone[1])
     assert not np.allclose(mixed[0][1], mixed[0][3])

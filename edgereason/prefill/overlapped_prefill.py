@@ -1,11 +1,11 @@
-"""While one model writes a text, the other reads it: two sequences of one engine in the same passes over the weights.
+"""Overlapped prefill: the answer model's prefill runs while guidance is being decoded, in the same forward passes.
 
-The answer's prompt is the question and then the guidance. Its instructions and question are known when the guidance
-begins, and each of the guidance's tokens as soon as it is written. So the answer model's sequence grows beside the
-guidance model's, and when the guidance ends, the answer starts with one step.
+The answer's prompt is the question, then guidance. Its instructions and the question are known when guidance begins,
+and each token of guidance as soon as it is written. So the answer model's sequence grows beside the guidance model's,
+and when guidance ends, the answer starts with one step.
 
-What is read ahead is a guess, since the end of an unfinished text may be tokenized in another way than in the finished
-one. The last tokens are held back, and the pipeline keeps of the sequence only what the finished prompt begins with.
+Prefill ahead is a guess, since the end of an unfinished text may be tokenized in another way than in the finished one.
+The last tokens are held back, and the pipeline keeps of the sequence only what the finished prompt begins with.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from edgereason.engines.native import NativeEngine
 from edgereason.engines.native_session import NativeSession
 
 _PIECES = 8
-"""Pieces of text that are read at once: tokenizing costs as much as some rows of a pass. What is not read yet when the
-writer ends, the next model's first pass computes."""
+"""Pieces of text per step of the reader: tokenizing costs as much as some tokens of a forward pass. What the reader
+lacks when the writer ends, the answer's own prefill computes."""
 _HELD_BACK = 2
 """Tokens at the end of an unfinished text that may still change."""
-_MOST_ROWS = 16
-"""Of a pass that both share. Up to here a pass costs what reading the weights costs, and rows do not depend on it."""
+_MAX_SHARED_TOKENS = 16
+"""Maximum tokens of a forward pass that both share. Up to here a forward pass costs what reading the weights costs, and
+its results do not depend on the number of tokens."""
 
-Prompt = Callable[[str], list[int]]
+ReaderPrompt = Callable[[str], list[int]]
 """Token ids of the reader's prompt up to the end of a text, unfinished as it may be."""
 
 
 class OverlappedPrefill:
-    """The writer's session for the decoding loop, with a reader beside it; see `edgereason.engines.base.Session`.
+    """The guidance model's session (writer) with the answer model's (reader) beside it.
+
+    For the decoding loop it is the writer; see `edgereason.engines.base.Session`.
 
     Args:
         engine: That of both.
-        writer: The session that writes. It is not closed with this one.
-        reader: Gives a session for what is known of the reader's prompt, when the first token is written.
+        writer: The session that is decoded. It is not closed with this one.
+        open_reader: Gives a session for what is known of the reader's prompt, when the first token is written.
         prompt: The reader's prompt.
     """
 
@@ -42,21 +45,21 @@ class OverlappedPrefill:
         self,
         engine: NativeEngine,
         writer: NativeSession,
-        reader: Callable[[Sequence[int]], NativeSession],
-        prompt: Prompt,
+        open_reader: Callable[[Sequence[int]], NativeSession],
+        prompt: ReaderPrompt,
     ) -> None:
         self.reader: NativeSession | None = None
         self._engine = engine
         self._writer = writer
-        self._open = reader
+        self._open_reader = open_reader
         self._prompt = prompt
         self._text = ""
-        self._unread = 0
+        self._pending = 0
         self._begun = False
 
     @property
     def length(self) -> int:
-        """Tokens in the writer's cache."""
+        """Tokens of the writer."""
         return self._writer.length
 
     def advance(self, ids: Sequence[int], every: bool = False) -> Logits:
@@ -66,10 +69,10 @@ class OverlappedPrefill:
             return self._writer.advance(ids, every)
         steps = [(self._writer, ids, None if every else 1)]
         reader, new = self._new()
-        if len(new) > _MOST_ROWS:  # the writer's rows are computed in passes of few rows, as they always are
+        if len(new) > _MAX_SHARED_TOKENS:  # the writer is computed in small forward passes, as it always is
             self._engine.advance([(reader, new, 0)])
-        elif len(ids) + len(new) > _MOST_ROWS:
-            self._unread = _PIECES
+        elif len(ids) + len(new) > _MAX_SHARED_TOKENS:
+            self._pending = _PIECES
         elif new:
             steps.append((reader, new, 0))
         return self._engine.advance(steps)[0]
@@ -77,7 +80,7 @@ class OverlappedPrefill:
     def hear(self, piece: str) -> None:
         """Take more of the text that the writer writes."""
         self._text += piece
-        self._unread += 1
+        self._pending += 1
 
     def truncate(self, length: int) -> None:
         """Forget the writer's tokens from `length` on."""
@@ -89,13 +92,12 @@ class OverlappedPrefill:
             self.reader.close()
 
     def _new(self) -> tuple[NativeSession, list[int]]:
-        """The reader, and what its sequence lacks, once enough has come together."""
+        """The reader and the ids that it lacks, once enough of them have come together."""
         if self.reader is None:
-            self.reader = self._open(self._prompt(self._text))
-        elif self._unread < _PIECES:
+            self.reader = self._open_reader(self._prompt(self._text))
+        elif self._pending < _PIECES:
             return self.reader, []
-        self._unread = 0
+        self._pending = 0
         ids = self._prompt(self._text)[:-_HELD_BACK][: self.reader.capacity]
-        known = self.reader.common_prefix(ids)
-        self.reader.truncate(known)
+        known = self.reader.rewind(self.reader.common_prefix(ids))
         return self.reader, ids[known:]
