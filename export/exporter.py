@@ -1,30 +1,29 @@
-"""One export from beginning to end: checks first, then each stage merged and written, then the manifest."""
+"""One export from beginning to end: checks, then each stage merged and written, then fidelity and the manifest."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import edgereason
 from edgereason.bundle import BASE, STAGES, Bundle, Stage, record_files
 from edgereason.errors import EngineError, UsageError
+from edgereason.export.progress_callbacks import Progress, for_stage
 from edgereason.export.settings import Settings
 from edgereason.export.staging import staged
 from edgereason.text.prompts import DEFAULT_PROMPTS
+from edgereason.version import __version__
 
 if TYPE_CHECKING:
-    from edgereason.export.inputs.adapter_arguments import Source
-    from edgereason.export.inputs.base_model import Adapter, Base
-    from edgereason.export.inputs.merge import MergedWeights
-    from edgereason.export.planning import Plan
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of its steps are done, and how many there are."""
+    from edgereason.export.inputs.adapter import Adapter
+    from edgereason.export.inputs.adapter_arguments import AdapterSource
+    from edgereason.export.inputs.base_model import Base
+    from edgereason.export.inputs.merged_weights import MergedWeights
+    from edgereason.export.planning import ExportPlan
 
 _LIBRARIES = {
     "native": (),
@@ -36,8 +35,8 @@ _LIBRARIES = {
 
 def export(
     base: str | Path,
-    guidance_adapter: Source,
-    answer_adapter: Source,
+    guidance_adapter: AdapterSource,
+    answer_adapter: AdapterSource,
     out: str | Path,
     *,
     answer_base: str | Path | None = None,
@@ -52,15 +51,14 @@ def export(
 
     Args:
         base: The base model: a Hugging Face directory or a hub id.
-        guidance_adapter: A PEFT LoRA directory, trained to write guidances; or several, with their weights.
+        guidance_adapter: A PEFT LoRA directory, trained to write guidance; or several, with their weights.
         answer_adapter: A PEFT LoRA directory, trained to answer; or several, with their weights.
         out: The bundle's directory. It appears when it is complete, or not at all.
         answer_base: The answer model's base where it is another one.
-        revision: Of `base` where it is from the hub: a branch, tag or commit. The commit is recorded.
-        reference_adapters: By stage the adapter from which `extrapolate` goes away.
+        revision: Branch, tag or commit of a `base` from the hub. The commit is recorded.
+        reference_adapters: By stage, the reference adapter of `extrapolate`.
         replace: Replace what is at `out`.
-        resume: Go on with what an interrupted export of the same inputs has finished, and keep what this one finishes
-            if it is interrupted.
+        resume: Resume an interrupted export of the same inputs, and keep this one's work if it is interrupted.
         progress: Called as work goes on.
         options: The fields of `edgereason.export.Settings`, such as `format="gguf"` or `bits=8`.
 
@@ -70,32 +68,31 @@ def export(
     Raises:
         UsageError: an option is unknown, or its value is not among its choices.
         ExportError: base and adapters do not fit, or the bundle cannot be written.
-        FidelityError: the bundle is further from base and adapters than allowed.
+        FidelityError: the bundle is further from base and adapters than its limits allow.
         EngineError: a library that the format needs is not installed.
     """
     settings = Settings.of(options)
     job = _prepare(base, guidance_adapter, answer_adapter, answer_base, revision, reference_adapters or {}, settings)
     bases, adapters = job.bases, job.adapters
-    from edgereason.export.fidelity import references as origins
-    from edgereason.export.fidelity.measure import prove
+    from edgereason.export.fidelity.measure import verified
+    from edgereason.export.fidelity.references import StageSource
     from edgereason.export.formats.shared_layout import write_shared
     from edgereason.export.formats.stage_writers import write_merged
-    from edgereason.export.inputs.base_model import describe, fingerprint
-    from edgereason.export.planning import make_plan
+    from edgereason.export.planning import plan_models
 
+    progress = progress or (lambda name, done, total: None)
     out = Path(out)
-    make_plan(job.models, out, settings, timed=False).check()
+    plan_models(job.models, out, settings, timed=False).check()
     if settings.layout == "shared":
         merged: Mapping[str, MergedWeights] = {}
         write = partial(write_shared, bases["answer"], adapters)
     else:
         merged = job.models
         write = partial(write_merged, merged, {stage: adapters[stage].prompt for stage in STAGES})
-    against = {stage: origins.Source(bases[stage], adapters[stage], merged.get(stage)) for stage in STAGES}
-    provenance = {stage: describe(bases[stage], adapters[stage]) for stage in STAGES}
-    key = [settings.of_files(), [fingerprint(bases[stage], adapters[stage]) for stage in STAGES], provenance]
+    sources = {stage: StageSource(bases[stage], adapters[stage], merged.get(stage)) for stage in STAGES}
+    provenance, key = _identity(bases, adapters, settings, progress)
     with staged(out, key, resume, replace) as staging:
-        stop_ids, stored = write(staging, settings, partial(_report, progress=progress))
+        stop_ids, stored = write(staging, settings, partial(for_stage, progress))
         prompts = {stage: adapters[stage].prompt for stage in STAGES}
         if settings.min_confidence is not None:
             prompts["guidance"] = dataclasses.replace(prompts["guidance"], min_confidence=settings.min_confidence)
@@ -110,34 +107,34 @@ def export(
             files=record_files(staging.path),
             quantization={"bits": settings.bits, **stored},
             provenance=provenance,
-            created_by=f"edgereason {edgereason.__version__}",
+            created_by=f"edgereason {__version__}",
         )
         if settings.verify:
-            bundle = prove(bundle, against, settings, progress)
+            bundle = verified(bundle, sources, settings, progress)
         bundle.write_manifest()
     return Bundle.open(out, verify=False)
 
 
 def plan(
     base: str | Path,
-    guidance_adapter: Source,
-    answer_adapter: Source,
+    guidance_adapter: AdapterSource,
+    answer_adapter: AdapterSource,
     out: str | Path,
     *,
     answer_base: str | Path | None = None,
     revision: str | None = None,
     reference_adapters: Mapping[str, str | Path] | None = None,
     **options: Any,
-) -> Plan:
-    """Check the arguments of an export and tell what it would take, without doing it.
+) -> ExportPlan:
+    """Check the arguments of an export and estimate its sizes, disk, memory and time, without exporting.
 
-    Args and errors: as `export`. Whether there is enough disk and memory is left to `Plan.check`.
+    Args and errors: as `export`. `ExportPlan.check` tells whether there is enough disk and memory.
     """
     settings = Settings.of(options)
     job = _prepare(base, guidance_adapter, answer_adapter, answer_base, revision, reference_adapters or {}, settings)
-    from edgereason.export.planning import make_plan
+    from edgereason.export.planning import plan_models
 
-    return make_plan(job.models, Path(out), settings)
+    return plan_models(job.models, Path(out), settings)
 
 
 @dataclass(frozen=True)
@@ -147,33 +144,43 @@ class _Job:
     bases: dict[str, Base]
     adapters: dict[str, Adapter]
     models: dict[str, MergedWeights]
-    """What will be written: a model for each stage, or the base alone where they share it."""
+    """The models to write: one per stage, or the base alone in the layout `shared`."""
 
 
 def _prepare(
     base: str | Path,
-    guidance_adapter: Source,
-    answer_adapter: Source,
+    guidance_adapter: AdapterSource,
+    answer_adapter: AdapterSource,
     answer_base: str | Path | None,
     revision: str | None,
     reference_adapters: Mapping[str, str | Path],
     settings: Settings,
 ) -> _Job:
-    """Everything that can go wrong before any work begins."""
+    """Check all that can be checked before any work begins."""
     _require(settings.format)
+    from edgereason.export.fidelity.limits import parse_thresholds
+    from edgereason.export.fidelity.questions import read_verification_questions
     from edgereason.export.formats.shared_layout import check_shared
-    from edgereason.export.inputs.adapter_arguments import open_stage
+    from edgereason.export.formats.supported_families import check_family
+    from edgereason.export.inputs.adapter_arguments import open_stage_adapter
     from edgereason.export.inputs.base_model import open_base
     from edgereason.export.inputs.merge import merge
     from edgereason.export.inputs.pairing import check_pairing
 
+    parse_thresholds(settings.thresholds)
+    read_verification_questions(settings.prompts)
     if settings.layout == "shared" and answer_base is not None:
-        raise UsageError("The shared layout has one base for both stages.", "Leave --answer-base or --layout out.")
+        raise UsageError(
+            "The shared layout has one base for both stages, and answer-base names another.",
+            "Leave --answer-base or --layout out.",
+        )
     references = _references(reference_adapters, settings)
-    first = open_base(base, settings.format, revision)
-    bases = {"guidance": first, "answer": first if answer_base is None else open_base(answer_base, settings.format)}
+    first = open_base(base, revision)
+    bases = {"guidance": first, "answer": first if answer_base is None else open_base(answer_base)}
+    for each in bases.values():
+        check_family(each, settings.format)
     named = {"guidance": guidance_adapter, "answer": answer_adapter}
-    adapters = {s: open_stage(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}
+    adapters = {s: open_stage_adapter(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}
     for stage in STAGES:
         check_pairing(bases[stage], adapters[stage], settings.layout)
     if settings.layout == "shared":
@@ -191,20 +198,24 @@ def _write_modelfiles(stages: Mapping[str, Stage], directory: Path) -> None:
 
 def _references(references: Mapping[str, str | Path], settings: Settings) -> Mapping[str, str | Path]:
     if bool(references) != (settings.extrapolate is not None):
-        raise UsageError(
-            "extrapolate and reference-adapter belong together.", "Give both: how far to go, and away from what."
-        )
+        raise UsageError("extrapolate and reference-adapter need each other.", "Give both, or neither.")
     if unknown := set(references) - set(STAGES):
         raise UsageError(f"There is no stage {min(unknown)!r}.", f"The stages are {' and '.join(STAGES)}.")
     return references
 
 
-def _report(stage: str, progress: Progress | None) -> Progress:
-    def report(what: str, done: int, total: int) -> None:
-        if progress:
-            progress(f"{stage}: {what}", done, total)
+def _identity(
+    bases: Mapping[str, Base], adapters: Mapping[str, Adapter], settings: Settings, progress: Progress
+) -> tuple[dict[str, dict[str, Any]], list[Any]]:
+    """Where each stage comes from, and the key by which an interrupted export is found again."""
+    from edgereason.export.inputs.provenance import describe_stage, small_file_checksums
 
-    return report
+    provenance = {
+        stage: describe_stage(bases[stage], adapters[stage], partial(for_stage(progress, stage), "checksums"))
+        for stage in STAGES
+    }
+    checksums = [small_file_checksums(bases[stage], adapters[stage]) for stage in STAGES]
+    return provenance, [settings.of_files(), checksums, provenance]
 
 
 def _require(format: str) -> None:

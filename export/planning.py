@@ -1,4 +1,4 @@
-"""What an export will take, told before it begins: sizes, disk, memory and time."""
+"""What an export takes, estimated before it begins: sizes, disk, memory and time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgereason.errors import ExportError
-from edgereason.export.fidelity.layerwise_model import streamed_memory_needed
-from edgereason.export.fidelity.reference_model import available_memory, memory_needed
-from edgereason.export.inputs.merge import MergedWeights
+from edgereason.export.fidelity.layerwise_model import layerwise_memory_needed
+from edgereason.export.fidelity.reference_model import available_memory, resident_memory_needed
+from edgereason.export.inputs.merged_weights import MergedWeights
 from edgereason.export.settings import Settings
 
-_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
-# Bits per weight with scales, of linear layers and of tables, as measured on exported bundles.
+_EMBEDDINGS_AND_HEAD = ("model.embed_tokens.weight", "lm_head.weight")
+# Bits per weight with scales, of linear layers and of embeddings and LM head, as measured on exported bundles.
 _GGUF_BITS = {"IQ4_XS": 4.3, "Q4_0": 4.5, "Q4_K_M": 4.9, "Q5_K_M": 5.7, "Q6_K": 6.6, "Q8_0": 8.5, "F16": 16.0}
 _ONNX_BITS = {4: (5.0, 9.0), 8: (9.0, 9.0), 16: (16.0, 16.0), 32: (32.0, 32.0)}
 _LIBRARIES = 600_000_000
-"""Bytes that torch, transformers and PEFT take by themselves."""
+"""Bytes of torch, transformers and PEFT themselves."""
 _SAMPLE_SECONDS = 1.0
 
 
@@ -30,12 +30,12 @@ class PlannedModel:
 
     Attributes:
         name: The stage, or `base` where stages share one.
-        parameters: How many numbers it is made of.
-        bytes: About what it will take in the bundle.
-        work_bytes: About what lies beside the bundle while it is written.
-        memory_bytes: Memory that is enough to write it, mostly by far: for an adapter that changes the largest tensor.
-        seconds: Roughly how long merging and writing take here and now, verifying and calibration aside: merging some
-            weights is tried, the rest is scaled up.
+        parameters: The number of parameters.
+        bytes: Approximate size in the bundle.
+        work_bytes: Approximate size of temporary files while it is written.
+        memory_bytes: An upper bound of the memory that writing takes.
+        seconds: Approximate time to merge and write it on this machine, without calibration and verification:
+            extrapolated from merging some weights.
     """
 
     name: str
@@ -47,14 +47,15 @@ class PlannedModel:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """An export that has not begun.
 
     Attributes:
-        models: What will be written.
-        memory_bytes: About the most memory that it takes, with verifying.
-        free_disk: Bytes free where the bundle will be.
-        free_memory: Bytes of memory that can be had; None where the system does not say.
+        models: The models of the bundle.
+        memory_bytes: Approximate peak memory, verification included.
+        free_disk: Free bytes on the bundle's disk.
+        free_memory: Available bytes of memory; None where the system does not say.
+        place: The directory whose disk that is.
     """
 
     models: tuple[PlannedModel, ...]
@@ -70,7 +71,7 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """The most that lies on the disk at a time."""
+        """Peak bytes on the disk."""
         return self.bytes + max(model.work_bytes for model in self.models)
 
     @property
@@ -78,14 +79,14 @@ class Plan:
         return sum(model.seconds for model in self.models)
 
     def check(self) -> None:
-        """Refuse early what cannot be done here.
+        """Refuse an export that does not fit on this machine.
 
         Raises:
             ExportError: there is too little disk or memory.
         """
         if self.free_disk < self.disk_bytes:
             raise ExportError(
-                f"{self.place} has {_gigabytes(self.free_disk)} free, this export needs about "
+                f"{self.place} has {_gigabytes(self.free_disk)} of disk free, this export needs about "
                 f"{_gigabytes(self.disk_bytes)}.",
                 "Free some space, or give an --out on another disk.",
             )
@@ -93,32 +94,32 @@ class Plan:
             raise ExportError(
                 f"{_gigabytes(self.free_memory)} of memory are free, this export needs about "
                 f"{_gigabytes(self.memory_bytes)}.",
-                "Close other programs, export on a larger machine, or leave verifying out with --no-verify.",
+                "Close other programs, export on a larger machine, or skip verification with --no-verify.",
             )
 
 
-def make_plan(models: Mapping[str, MergedWeights], out: Path, settings: Settings, timed: bool = True) -> Plan:
+def plan_models(models: Mapping[str, MergedWeights], out: Path, settings: Settings, timed: bool = True) -> ExportPlan:
     """Plan an export.
 
     Args:
-        models: By stage, or under `base`, what will be written.
-        out: Where the bundle will be.
+        models: The models to write, by stage or under `base`.
+        out: The bundle's directory.
         settings: The format and its options.
-        timed: Try for a moment how long it takes.
+        timed: Estimate the time by merging some weights.
     """
     planned = tuple(_plan_model(name, weights, settings, timed) for name, weights in models.items())
     place = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     memory = max(model.memory_bytes for model in planned)
     free = available_memory()
     if settings.verify:
-        memory = max(memory, *(_verifying(each.shapes, free) for each in models.values()))
-    return Plan(planned, memory, shutil.disk_usage(place).free, free, place)
+        memory = max(memory, *(_verification_memory(each.shapes, free) for each in models.values()))
+    return ExportPlan(planned, memory, shutil.disk_usage(place).free, free, place)
 
 
-def _verifying(shapes: Mapping[str, tuple[int, ...]], free: int | None) -> int:
-    """Bytes that the reference takes: in memory where that is there, else layer by layer."""
-    resident = memory_needed(sum(map(math.prod, shapes.values())))
-    return resident if free is None or resident <= free else min(resident, streamed_memory_needed(shapes))
+def _verification_memory(shapes: Mapping[str, tuple[int, ...]], free: int | None) -> int:
+    """Bytes of the reference model: all of it in memory where that is available, else layer by layer."""
+    resident = resident_memory_needed(sum(map(math.prod, shapes.values())))
+    return resident if free is None or resident <= free else min(resident, layerwise_memory_needed(shapes))
 
 
 def _plan_model(name: str, weights: MergedWeights, settings: Settings, timed: bool) -> PlannedModel:
@@ -135,26 +136,28 @@ def _plan_model(name: str, weights: MergedWeights, settings: Settings, timed: bo
 
 
 def _bits(name: str, weights: MergedWeights, settings: Settings) -> float:
-    """Bits per number of a tensor, its scales included."""
-    table = name in _TABLES
+    """Bits per parameter of a tensor, its scales included."""
+    embeds = name in _EMBEDDINGS_AND_HEAD
     if len(weights.shapes[name]) == 1:
         return 32.0
     if settings.format == "onnx":
-        if name == _TABLES[0] and _TABLES[1] in weights:  # it is quantized only where it is the head as well
+        if (
+            name == _EMBEDDINGS_AND_HEAD[0] and _EMBEDDINGS_AND_HEAD[1] in weights
+        ):  # quantized only where it is tied to the LM head
             return 16.0 if settings.bits == 16 else 32.0
-        return _ONNX_BITS[settings.bits][table]
+        return _ONNX_BITS[settings.bits][embeds]
     if settings.gguf_type is not None:
-        return max(_GGUF_BITS[settings.gguf_type], 6.6 if table else 0.0)
-    if settings.bits == 16 or (table and settings.format == "gptq"):
+        return max(_GGUF_BITS[settings.gguf_type], 6.6 if embeds else 0.0)
+    if settings.bits == 16 or (embeds and settings.format == "gptq"):
         return 16.0
     group = settings.group_size or 32
-    return 8.5 if table else settings.bits + (16 / group if group > 0 else 0)
+    return 8.5 if embeds else settings.bits + (16 / group if group > 0 else 0)
 
 
 def _seconds(weights: MergedWeights, sizes: Mapping[str, int], settings: Settings) -> float:
-    """Merge some weights for a moment, and scale up: what lies under all formats, and takes most of most of them."""
+    """Merge some weights for a moment and extrapolate: merging is most of the time in most formats."""
     done, began = 0, time.monotonic()
-    for name in sorted(weights, key=lambda name: (name in _TABLES, name)):
+    for name in sorted(weights, key=lambda name: (name in _EMBEDDINGS_AND_HEAD, name)):
         weights[name]
         done += sizes[name]
         if time.monotonic() - began > _SAMPLE_SECONDS:

@@ -1,11 +1,11 @@
-"""Where a bundle is written until it is complete, and what an interrupted export can go on with.
+"""The directory of an unfinished bundle, which an interrupted export can resume.
 
     .my.bundle.KEY.partial/
       bundle/          becomes my.bundle
-      work/            what writers keep for themselves, such as quantized layers
-      finished.json    the steps that are done, and what they gave
+      work/            temporary files of writers, such as quantized layers
+      finished.json    the finished steps and their results
 
-KEY is the hash of all inputs and settings, so that nothing is resumed that would have become another bundle.
+KEY is a hash of all inputs and settings, so that only an export of the same bundle is resumed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgereason.files import new_file, publish, read_json, write_json
 
 @dataclass(frozen=True)
 class Staging:
-    """An export under way.
+    """An unfinished export.
 
     Attributes:
         path: The bundle's directory while it is written.
@@ -39,11 +39,11 @@ class Staging:
         """Run a step unless it was finished before the export was interrupted.
 
         Args:
-            step: Its name, which is also that of the directory inside `path` that it writes.
-            run: Does the work; what it returns has to be JSON.
+            step: Its name, which is also the directory inside `path` that it writes.
+            run: Does the work and returns JSON.
 
         Returns:
-            What the step has returned, now or then.
+            The step's result, now or then.
         """
         finished = self._finished()
         if step not in finished:
@@ -57,7 +57,7 @@ class Staging:
         return value
 
     def work(self, step: str) -> Path:
-        """A directory for what a step wants to find again after an interruption; it is no part of the bundle."""
+        """A directory outside of the bundle for work that a step resumes after an interruption."""
         directory = self.path.parent / "work" / step
         directory.mkdir(parents=True, exist_ok=True)
         return directory
@@ -72,15 +72,15 @@ class Staging:
 
 @contextmanager
 def staged(out: Path, key: object, resume: bool = False, replace: bool = False) -> Iterator[Staging]:
-    """A place to write a bundle; it becomes `out` when the block ends well.
+    """A directory to write a bundle into; it becomes `out` when the block succeeds.
 
-    When it does not, everything vanishes, or with `resume` stays for the next export with the same key. What an export
-    has left that was killed is continued with `resume`, and removed without.
+    When the block fails, the directory is removed, or with `resume` kept for the next export of the same key. What a
+    killed export has left is resumed with `resume`, and removed without.
 
     Args:
         out: The bundle's directory.
-        key: JSON that differs whenever the bundle would.
-        resume: Go on with what there is, and leave what there will be.
+        key: JSON that differs whenever the bundle differs.
+        resume: Resume unfinished work, and keep it when the block fails.
         replace: Replace what is at `out`.
 
     Raises:
@@ -125,7 +125,7 @@ def _locked(place: Path, out: Path) -> Iterator[None]:
 
 
 def _remove(place: Path, out: Path) -> None:
-    """Remove what an export has left that was killed."""
+    """Remove what a killed export has left."""
     with _locked(place, out):
         pass
     shutil.rmtree(place, ignore_errors=True)

@@ -1,13 +1,13 @@
-"""The proof: how close a bundle is to the base and adapters that it was made from, rung by rung.
+"""Fidelity: how close a bundle is to the base and adapters that it was made from, rung by rung.
 
-    report = fidelity.measure(bundle, trained)
-    report.finding      # None, or the rung that lost the model, with the likely cause and the cure
+    report = measure_bundle(bundle, sources)
+    report.finding      # None, or the first rung beyond its limits, with the likely cause and the cure
 
-docs/fidelity.md tells how to read it.
+docs/fidelity.md explains the report.
 """
 
 from edgereason.export.fidelity.causes import Finding
 from edgereason.export.fidelity.limits import default_limits, parse_thresholds
-from edgereason.export.fidelity.report import Report, Rung, StageReport
+from edgereason.export.fidelity.report import FidelityReport, Rung, StageReport
 
-__all__ = ["Finding", "Report", "Rung", "StageReport", "default_limits", "parse_thresholds"]
+__all__ = ["FidelityReport", "Finding", "Rung", "StageReport", "default_limits", "parse_thresholds"]

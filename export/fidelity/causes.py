@@ -1,4 +1,4 @@
-"""What a broken rung means: its loss in one sentence, the likely cause, and the cure."""
+"""What a rung beyond its limits means: its loss in one sentence, the likely cause, and the cure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _CURES = {
         "Save that tokenizer beside the adapter (tokenizer.save_pretrained) and export again.",
     ),
     "gguf_tokenizer": (
-        "llama.cpp splits text otherwise than the tokenizer that the model was trained with: edgereason reads "
-        "tokenizer.json and does not mind, Ollama and other programs do.",
+        "llama.cpp tokenizes text differently from the tokenizer of the model's training. edgereason reads "
+        "tokenizer.json and is not affected; Ollama and other programs are.",
         "For edgereason alone, allow it with --threshold gguf_tokenizer.different=N; or choose another --format.",
     ),
     "template": (
@@ -21,7 +21,7 @@ _CURES = {
         "Save the training's tokenizer and prompt.json beside the adapter and export again.",
     ),
     "stops": (
-        "A token that ends the reference's texts was lost or added on the way.",
+        "A stop token of the reference was lost or added in the export.",
         "Set eos_token_id in the base's generation_config.json or eos_token in tokenizer_config.json; export again.",
     ),
     "merged": (
@@ -29,28 +29,28 @@ _CURES = {
         "Give the base that adapter_config.json names, as it was before any merge.",
     ),
     "stored": (
-        "Merged weights lie outside of what float16 holds: above 65,504, or too small for it.",
+        "Merged weights are outside of the range of float16: above 65,504, or too small.",
         "Export with --format onnx --bits 32, which stores float32, or train the adapter with a lower learning rate.",
     ),
     "quantized": (
-        "Rounding to so few bits changes what this model predicts.",
+        "Quantization to so few bits changes this model's predictions.",
         "Try --method gptq, a smaller --group-size or --bits 8; or allow the loss with --threshold.",
     ),
     "engine": (
-        "The engine computes something else than the weights in the bundle: a setting in its files, or the engine.",
+        "The engine does not compute the weights in the bundle: a setting in its files is wrong, or the engine.",
         "Run `edgereason doctor`; if it finds nothing, compare the bundle's config.json with the base's; report it.",
     ),
 }
 
 _WRITER = (
-    "The weights in the bundle's files are further from the merged ones than rounding explains.",
-    "Export again; where it comes back, a writer makes an error: report it.",
+    "The weights in the bundle's files are further from the merged ones than quantization explains.",
+    "Export again; if it happens again, report it as an error of the writer.",
 )
 
 _WORDS = {
     "kl": "a mean KL divergence of {0} nats",
     "kl_p99": "a 99th percentile of the KL divergence of {0} nats",
-    "step_kl": "a mean KL divergence of {0} nats from the rung before",
+    "step_kl": "a mean KL divergence of {0} nats from the previous rung",
     "top1": "the same most probable token at {0} of the positions",
     "perplexity": "{0} times the reference's perplexity",
     "weight": "a weight that is off by {0}",
@@ -60,7 +60,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """The first rung that loses too much.
+    """The first rung beyond its limits.
 
     Attributes:
         stage: `guidance` or `answer`.
@@ -86,29 +86,29 @@ def explain(
     detail: str,
     bits: int,
 ) -> Finding:
-    """Put a broken rung into words.
+    """Describe a rung that is beyond its limits.
 
     Args:
-        stage, rung: Where it is.
-        measures, limits: What was found and what is allowed, by measure.
+        stage, rung: The stage and its rung.
+        measures, limits: Measured values and limits, by measure.
         exceeded: The measures beyond their limits, at least one.
-        detail: What is known of the loss; may be empty.
-        bits: Of a weight in the bundle.
+        detail: Details of the loss; may be empty.
+        bits: Bits per weight in the bundle.
     """
     cause, cure = _CURES[rung]
     if rung == "quantized" and (bits >= 16 or "weight" in exceeded):
         cause, cure = _WRITER
     if "different" in exceeded:
-        ids = "texts become other token ids"
-        what = {"tokenizer": ids, "gguf_tokenizer": ids, "template": "prompts are rendered otherwise"}
+        ids = "texts have other token ids"
+        what = {"tokenizer": ids, "gguf_tokenizer": ids, "template": "prompts are rendered differently"}
         found = f"{measures['different']:.0f} of {measures['compared']:.0f} "
-        found += what.get(rung, "end tokens are not the reference's")
-        lost = f"in the bundle {found}"
+        found += what.get(rung, "files have other stop tokens than the reference")
+        lost = f"in the bundle, {found}"
     else:
         worst = exceeded[0]
         lost = f"{_WORDS[worst].format(_number(worst, measures[worst]))}, "
         lost += f"where {_number(worst, limits[worst])} is allowed"
-    sentence = f"The {stage} model is lost on the rung {rung!r}: {lost}{f' ({detail})' if detail else ''}."
+    sentence = f"The {stage} model loses too much on the rung {rung!r}: {lost}{f' ({detail})' if detail else ''}."
     return Finding(stage, rung, sentence, cause, cure)
 
 

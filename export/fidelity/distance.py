@@ -1,4 +1,4 @@
-"""How far the next-token distributions of one model are from those of another, over the same texts.
+"""The distance between the next-token distributions of two models, over the same texts.
 
 All logarithms are natural: divergences are in nats.
 """
@@ -17,20 +17,20 @@ Float64 = npt.NDArray[np.float64]
 
 KEPT_TOKENS = 2048
 """Probabilities kept of each distribution, the largest ones, so that a reference over 150,000 tokens stays small. All
-others count as one event, by which a divergence can only become smaller (data processing inequality); of vocabularies
-up to this size it is exact."""
+others count as one event, which can only lower a divergence (data processing inequality); for vocabularies up to this
+size it is exact."""
 
 _ROWS = 64  # positions computed at once: float64 log probabilities of 64 x 150,000 tokens are 77 MB
 
 
 @dataclass(frozen=True)
-class Text:
-    """Token ids that models are compared on: a prompt, and what the reference wrote after it.
+class ComparedText:
+    """The token ids of a prompt and the reference's continuation, on which models are compared.
 
     Attributes:
         ids: Prompt and continuation.
-        prompt: How many of them are the prompt.
-        start: The first token whose prediction counts: what all prompts begin with would be counted once for each.
+        prompt: The length of the prompt.
+        start: The first token whose prediction counts, after the prefix that all prompts share.
     """
 
     ids: tuple[int, ...]
@@ -47,20 +47,20 @@ class Text:
         return self.ids[self.start :]
 
 
-def make_texts(prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[Text]:
-    """Texts whose predictions count from where their prompts are no longer all the same."""
+def make_texts(prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[ComparedText]:
+    """Texts of prompts and their continuations; predictions count after the prefix that all prompts share."""
     shared = 0
     if len(prompts) > 1:
         shared = next((i for i, ids in enumerate(zip(*prompts, strict=False)) if len(set(ids)) > 1), 0)
     return [
-        Text((*prompt, *more), len(prompt), max(1, min(shared, len(prompt) - 1)))
+        ComparedText((*prompt, *more), len(prompt), max(1, min(shared, len(prompt) - 1)))
         for prompt, more in zip(prompts, continuations, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model predicts over one text's T counted positions: the K most probable tokens of each and their log
+    """A model's predictions at the T counted positions of a text: the K most probable tokens of each with their log
     probabilities, and the probability of all others together."""
 
     tokens: npt.NDArray[np.int64]  # [T, K]
@@ -72,14 +72,14 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Distance:
-    """A model beside the reference, over all texts.
+    """The distance of a model from the reference, over all texts.
 
     Attributes:
         kl: Mean Kullback-Leibler divergence of the reference's distributions from the model's, nats.
         kl_p99: Its 99th percentile over positions.
-        step_kl: Mean divergence of the rung before from this one, nats: what this step alone adds.
-        top1: Share of positions where both find the same token most probable.
-        perplexity: The model's perplexity on the texts divided by the reference's.
+        step_kl: Mean divergence from the previous rung, nats: what this step alone adds.
+        top1: Share of positions with the same most probable token.
+        perplexity: The ratio of the model's perplexity to the reference's.
         greedy: Share of texts that the model, decoding greedily, would have continued token for token like the
             reference. Where its best token is the reference's at every position of the continuation, it writes the
             same, by induction; where not, it departs at the first such position.
@@ -96,14 +96,14 @@ class Distance:
         return dict(vars(self))
 
 
-def predict(text: Text, logits: Logits, kept: int = KEPT_TOKENS) -> Predictions:
-    """Reduce a model's logits `[len(text.ids), vocab]` to what comparisons need."""
+def predict(text: ComparedText, logits: Logits, kept: int = KEPT_TOKENS) -> Predictions:
+    """The predictions of a model's logits `[len(text.ids), vocab]`."""
     rows = logits[text.rows]
     parts = [_predict(rows[at : at + _ROWS], text.targets[at : at + _ROWS], kept) for at in range(0, len(rows), _ROWS)]
     return Predictions(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 
 
-def divergence(reference: Predictions, text: Text, logits: Logits) -> Float64:
+def divergence(reference: Predictions, text: ComparedText, logits: Logits) -> Float64:
     """Kullback-Leibler divergence of the reference from a model's logits `[len(text.ids), vocab]`: `[T]`, nats.
 
     Infinite where logits are not finite.
@@ -129,7 +129,7 @@ def _divergence(reference: Predictions, rows: slice, logits: Logits) -> Float64:
     log_p, rest = reference.log_probabilities[rows], reference.rest[rows]
     p = np.exp(log_p)
     with np.errstate(invalid="ignore", divide="ignore"):
-        # -inf - -inf where both exclude a token: it adds nothing.
+        # -inf - -inf where both exclude a token: no contribution.
         kl = np.where(p > 0, p * (log_p - log_q), 0).sum(axis=1)
         rest_q = np.maximum(1 - np.exp(log_q).sum(axis=1), np.finfo(np.float64).tiny)
         kl += np.where(rest > 0, rest * np.log(rest / rest_q), 0)
@@ -146,22 +146,22 @@ def _log_softmax(logits: Logits) -> Float64:
     return shifted
 
 
-def measure(
-    texts: Sequence[Text],
+def measure_distance(
+    texts: Sequence[ComparedText],
     reference: Sequence[Predictions],
     before: Sequence[Predictions],
     logits: Iterable[tuple[int, Logits]],
 ) -> tuple[Distance, list[Predictions]]:
-    """Compare a model with the reference, and with the rung before.
+    """Compare a model with the reference, and with the previous rung.
 
     Args:
-        texts: What both read.
-        reference: The reference's predictions of each text.
-        before: Those of the rung before.
-        logits: Index of a text and the model's logits `[len(ids), vocab]` of it, each text once, in any order.
+        texts: The texts.
+        reference: The reference's predictions for each text.
+        before: Those of the previous rung.
+        logits: A text's index and the model's logits `[len(ids), vocab]`, each text once, in any order.
 
     Returns:
-        The distance, and the model's own predictions of each text.
+        The distance, and the model's predictions for each text.
     """
     found: dict[int, Predictions] = {}
     kl, step = {}, {}

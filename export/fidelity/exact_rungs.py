@@ -12,8 +12,8 @@ from edgereason.errors import BundleError
 from edgereason.text.prompts import Prompt
 from edgereason.text.tokenizer import Tokenizer
 
-Comparison = tuple[dict[str, float], str]
-"""`compared` and `different`, and the first difference in words (empty where all are equal)."""
+ExactComparison = tuple[dict[str, float], str]
+"""`compared` and `different`, and a description of the first difference (empty where all are equal)."""
 
 _PROBES = (
     "",
@@ -29,20 +29,20 @@ _PROBES = (
 )
 
 
-def compare_ids(reference: Any, bundle: Tokenizer, texts: Sequence[str]) -> Comparison:
-    """Token ids of texts, of probes in several scripts, and of every token's own text, which uses every merge.
+def compare_ids(reference: Any, bundle: Tokenizer, texts: Sequence[str]) -> ExactComparison:
+    """Compare the token ids of texts, of probes in several scripts, and of every token's own text.
 
     Args:
         reference: transformers' tokenizer.
-        bundle: The bundle's.
+        bundle: The bundle's tokenizer.
         texts: What the models read and write.
     """
     vocabulary = [text for text in reference.batch_decode([[i] for i in range(len(reference))]) if "\ufffd" not in text]
     return compare_texts(reference, bundle.encode, [*texts, *_PROBES, *vocabulary])
 
 
-def compare_texts(reference: Any, encode: Callable[[str], list[int]], texts: Sequence[str]) -> Comparison:
-    """Token ids of texts: transformers' tokenizer `reference` against what `encode` gives."""
+def compare_texts(reference: Any, encode: Callable[[str], list[int]], texts: Sequence[str]) -> ExactComparison:
+    """Compare the token ids of texts from transformers' tokenizer `reference` with those from `encode`."""
     checked = list(dict.fromkeys(texts))
     expected = reference(checked, add_special_tokens=False)["input_ids"]
     different = [
@@ -58,18 +58,17 @@ def compare_texts(reference: Any, encode: Callable[[str], list[int]], texts: Seq
 
 def compare_prompts(
     reference: Any, prompt: Prompt, bundle: Tokenizer, bundle_prompt: Prompt, asked: Iterable[tuple[str, str | None]]
-) -> Comparison:
-    """The texts that models are asked with: the adapter's prompt in the chat template that it was trained with, against
-    the bundle's.
+) -> ExactComparison:
+    """Compare rendered prompts: the adapter's prompt in the chat template of its training with the bundle's.
 
     Args:
-        reference, prompt: transformers' tokenizer, and the prompt that belongs to the adapter.
-        bundle, bundle_prompt: The bundle's.
-        asked: Questions with their guidances, where there are any.
+        reference, prompt: transformers' tokenizer, and the adapter's prompt.
+        bundle, bundle_prompt: The bundle's tokenizer and prompt.
+        asked: Questions, each with its guidance or None.
     """
     compared, different, first = 0, 0, ""
     for question, guidance in asked:
-        expected = render(reference, prompt, question, guidance)
+        expected = render_prompt(reference, prompt, question, guidance)
         try:
             found = bundle.render(bundle_prompt.messages(question, guidance))
         except BundleError as error:
@@ -81,7 +80,7 @@ def compare_prompts(
     return _counts(compared, different), first
 
 
-def render(tokenizer: Any, prompt: Prompt, question: str, guidance: str | None) -> str:
+def render_prompt(tokenizer: Any, prompt: Prompt, question: str, guidance: str | None) -> str:
     """A prompt's text as transformers renders it."""
     text: str = tokenizer.apply_chat_template(
         prompt.messages(question, guidance), tokenize=False, add_generation_prompt=True
@@ -89,13 +88,13 @@ def render(tokenizer: Any, prompt: Prompt, question: str, guidance: str | None) 
     return text
 
 
-def compare_stops(expected: frozenset[int], found: Mapping[str, Iterable[int]]) -> Comparison:
-    """The tokens that end a text: those of each of the bundle's files against the reference's.
+def compare_stops(expected: frozenset[int], found: Mapping[str, Iterable[int]]) -> ExactComparison:
+    """Compare the stop tokens of each of the bundle's files with the reference's.
 
     Args:
-        expected: Every token that ends the reference's texts.
-        found: By where it stands in the bundle. The manifest has to name all of them, since the decoding loop goes by
-            it; other files may name some, and no others.
+        expected: The reference's stop tokens.
+        found: The bundle's, by the file that names them. The manifest has to name all of them, since the decoding loop
+            uses it; other files may name some of them, and no others.
     """
     different, first = 0, ""
     for where, tokens in found.items():

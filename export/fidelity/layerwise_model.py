@@ -1,8 +1,8 @@
-"""A model that computes without being in memory: each decoder layer gets its weights when it is reached, and gives them
-back. So a reference in float32 takes the memory of its largest layer, and a model of 7B is verified on 16 GB.
+"""A reference model that is read layer by layer: a decoder layer has its weights only while it computes. A reference in
+float32 takes the memory of its largest layer, so that a 7B model is verified on 16 GB.
 
-Every pass reads all weights once; to make few of them, many texts go through a pass together, and the reference writes
-fewer tokens than one that stays in memory.
+Every forward pass reads all weights once; for few of them, batches are large, and the reference generates fewer tokens
+than one that stays in memory.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from edgereason.export.fidelity.distance import Logits, Text
-from edgereason.export.fidelity.reference_model import Report, Weight, Witness, change, checked, padded
+from edgereason.export.fidelity.distance import ComparedText, Logits
+from edgereason.export.fidelity.reference_model import ReferenceModel, Weight, change, checked, padded
 from edgereason.export.inputs.skeleton import placeholders
+from edgereason.export.progress_callbacks import StepProgress, part_of, silent
 
 _BATCH = 16
-"""Texts of one pass: what they become between two layers, their keys and values, and their scores are in memory."""
-_ROOM = 3 << 30
-"""Bytes for that, and for libraries."""
+"""Sequences per batch: their hidden states, KV cache and attention scores are in memory."""
+_ACTIVATION_BYTES = 3 << 30
+"""Bytes for those, and for libraries."""
 
 
-class StreamedWitness(Witness):
-    """A model whose weights are read when they are needed.
+class LayerwiseModel(ReferenceModel):
+    """A reference model whose weights are read when they are needed.
 
     Args:
-        model: transformers' model, or PEFT's on it, whose weights are placeholders (see `skeleton.empty_model`).
-        weight: Gives those by their names in the checkpoint, float32; None where `fill` says it later.
+        model: transformers' model, or PEFT's on it, whose weights are placeholders (see `skeleton.placeholder_model`).
+        weight: Returns a weight by its name in the checkpoint, float32; None where `fill` sets it.
     """
 
     new_tokens = 16
@@ -42,43 +43,45 @@ class StreamedWitness(Witness):
     def __init__(self, model: Any, weight: Weight | None = None) -> None:
         super().__init__(model)
         self._weight = weight
-        self._causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._names: dict[nn.Parameter, str] = {}  # of tied ones the first name, which every checkpoint has
-        for name, parameter in self._causal.named_parameters(remove_duplicate=False):
+        for name, parameter in self.causal.named_parameters(remove_duplicate=False):
             self._names.setdefault(parameter, _plain(name))
-        stack = self._causal.model
-        for part in (stack.embed_tokens, *stack.layers, stack.norm, self._causal.lm_head):
-            self._stream(part)
+        stack = self.causal.model
+        for part in (stack.embed_tokens, *stack.layers, stack.norm, self.causal.lm_head):
+            self._load_when_computing(part)
 
-    def fill(self, weight: Weight) -> dict[str, float]:
-        """As `Witness.fill`, reading both the weights until now and the new ones; empty where there were none."""
+    def fill(self, weight: Weight, progress: StepProgress = silent) -> dict[str, float]:
+        """As `ReferenceModel.fill`, reading the previous weights and the new ones; empty where there were none."""
         before, self._weight = self._weight, weight
         changes: dict[str, float] = {}
-        for parameter in dict.fromkeys(parameter for _, _, parameter in placeholders(self._causal)):
+        held = list(dict.fromkeys(parameter for _, _, parameter in placeholders(self.causal)))
+        for done, parameter in enumerate(held, start=1):
             if before is not None:
                 name = self._names[parameter]
                 new = checked(name, weight(name), parameter)
                 changes[name] = change(checked(name, before(name), parameter), new)
+            progress(done, len(held))
         return changes
 
-    def logits(self, texts: Sequence[Text], report: Report | None = None) -> Iterator[tuple[int, Logits]]:
-        """As `Witness.logits`: first what a batch becomes before the output head, then the head, text by text."""
+    def logits(self, texts: Sequence[ComparedText], progress: StepProgress = silent) -> Iterator[tuple[int, Logits]]:
+        """As `ReferenceModel.logits`: the decoder layers for a whole batch, then the LM head, text by text."""
         order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
+        batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        for number, batch in enumerate(batches):
+            part = part_of(progress, number, len(batches))
             ids, mask = padded([texts[index].ids for index in batch])
-            hidden = self._last_hidden(ids, mask)
-            with self._lent(self._causal.lm_head):
+            with self._reported(part_of(part, 0, 2)):
+                hidden = self._last_hidden(ids, mask)
+            with self._lent(self.causal.lm_head):
                 for row, index in enumerate(batch):
                     yield index, self._head(hidden[row : row + 1, : len(texts[index].ids)])
-            if report:
-                report(start + len(batch), len(order))
+                    part_of(part, 1, 2)(row + 1, len(batch))
 
     @torch.no_grad()
     def _last_hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """What the output head gets, float32 `[B, T, hidden]`."""
+        """The input of the LM head, float32 `[B, T, hidden]`."""
         found: list[Tensor] = []
-        handle = self._causal.model.register_forward_hook(
+        handle = self.causal.model.register_forward_hook(
             lambda module, args, output: found.append(output.last_hidden_state)
         )
         try:
@@ -89,18 +92,18 @@ class StreamedWitness(Witness):
 
     @torch.no_grad()
     def _head(self, hidden: Tensor) -> Logits:
-        """The logits `[T, vocab]` of `[1, T, hidden]`, with all that a family does to them behind the output head."""
-        stack = self._causal.model
+        """The logits `[T, vocab]` of `[1, T, hidden]`, with all that a family does to them after the LM head."""
+        stack = self.causal.model
         stack.forward = lambda *args, **kwargs: BaseModelOutputWithPast(last_hidden_state=hidden)
         try:
-            # It reads nothing of what it is given, but asks for something.
-            found: Logits = self._causal(inputs_embeds=hidden, use_cache=False).logits[0].float().numpy()
+            # Its value is not used, but an input is required.
+            found: Logits = self.causal(inputs_embeds=hidden, use_cache=False).logits[0].float().numpy()
         finally:
             del stack.forward
         return found
 
-    def _stream(self, part: nn.Module) -> None:
-        """Let a part of the model have its weights while it computes."""
+    def _load_when_computing(self, part: nn.Module) -> None:
+        """Load a part's weights for the time of its forward pass."""
         lent: list[Any] = []
 
         def before(module: nn.Module, args: Any) -> None:
@@ -116,7 +119,7 @@ class StreamedWitness(Witness):
 
     @contextmanager
     def _lent(self, part: nn.Module) -> Iterator[None]:
-        """Real weights in place of a part's placeholders, for as long as the block takes."""
+        """Real weights in place of a part's placeholders, for the duration of the block."""
         held = placeholders(part)
         read: dict[nn.Parameter, nn.Parameter] = {}  # one may be held in several places
         try:
@@ -135,11 +138,11 @@ class StreamedWitness(Witness):
         return torch.from_numpy(np.require(checked(name, self._weight(name), parameter), requirements="W"))
 
 
-def streamed_memory_needed(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Bytes that computing with a model takes that is streamed.
+def layerwise_memory_needed(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes that a forward pass layer by layer takes.
 
     Args:
-        shapes: Of its weights, by their names in the checkpoint.
+        shapes: The shapes of the weights, by their names in the checkpoint.
     """
     parts: dict[str, int] = {}
     for name, shape in shapes.items():
@@ -147,7 +150,7 @@ def streamed_memory_needed(shapes: Mapping[str, tuple[int, ...]]) -> int:
         part = layer[0] if layer else name
         parts[part] = parts.get(part, 0) + math.prod(shape)
     # A weight is read in another type, or in parts, before it is float32; an adapter computes beside it.
-    return 2 * 4 * max(parts.values()) + _ROOM
+    return 2 * 4 * max(parts.values()) + _ACTIVATION_BYTES
 
 
 def _plain(name: str) -> str:

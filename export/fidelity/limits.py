@@ -1,4 +1,4 @@
-"""How much each rung of the ladder may lose."""
+"""The limits of each rung: how much it may lose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUMERIC = ("merged", "stored", "quantized", "engine")
 RUNGS = (*EXACT, *NUMERIC)
 
 AT_LEAST = ("top1", "greedy")
-"""Measures of which more is better; all others have an upper limit."""
+"""Measures with a minimum; all others have a maximum."""
 MEASURES = ("kl", "kl_p99", "step_kl", "top1", "perplexity", "greedy", "weight")
 
 Limits = Mapping[str, Mapping[str, float]]
@@ -35,7 +35,7 @@ _QUANTIZED = {
 
 
 def default_limits(bits: int) -> dict[str, dict[str, float]]:
-    """The limits for weights of 4 to 16 bits; between those that were measured, of the fewer."""
+    """The default limits for 4 to 16 bits per weight; between measured bits, those of the fewer."""
     known = max(known for known in _QUANTIZED if known <= bits)
     quantized = _QUANTIZED[known]
     return {
@@ -48,7 +48,7 @@ def default_limits(bits: int) -> dict[str, dict[str, float]]:
 
 
 def parse_thresholds(texts: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Read limits as people write them: `quantized.kl=0.05`.
+    """Parse limits such as `quantized.kl=0.05`.
 
     Raises:
         UsageError: a text is not of this form, or names no rung or measure.
@@ -68,7 +68,9 @@ def parse_thresholds(texts: Iterable[str]) -> dict[str, dict[str, float]]:
         except ValueError:
             limit = math.nan
         if math.isnan(limit) or limit < 0:
-            raise UsageError(f"threshold {text!r}: {value!r} is no number of 0 or more.", "Example: quantized.kl=0.05")
+            raise UsageError(
+                f"threshold {text!r}: {value!r} is not a number of 0 or more.", "Example: quantized.kl=0.05"
+            )
         limits.setdefault(rung, {})[measure] = limit
     return limits
 
@@ -79,9 +81,9 @@ def with_thresholds(limits: Limits, changes: Limits) -> dict[str, dict[str, floa
 
 
 def in_whole_counts(limits: Limits, positions: int, prompts: int) -> dict[str, dict[str, float]]:
-    """Limits on shares of so many positions and prompts, lowered to the next share that can occur.
+    """Limits on shares, lowered to whole numbers of positions and prompts.
 
-    Of 160 positions one is 0.6%: without this, a limit of 99.5% would not let a single one differ, and two equally
+    Of 160 positions one is 0.6%: without this, a limit of 99.5% would not allow a single difference, and two equally
     probable tokens would fail a bundle.
     """
     counts = {"top1": positions, "greedy": prompts}
@@ -97,7 +99,7 @@ def _whole(share: float, count: int) -> float:
 
 
 def exceeded(measures: Mapping[str, float], limits: Mapping[str, float]) -> tuple[str, ...]:
-    """The measures that are beyond their limits; one that is not a number is."""
+    """The measures beyond their limits; NaN is beyond every limit."""
     return tuple(
         name
         for name, limit in limits.items()

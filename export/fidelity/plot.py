@@ -1,4 +1,4 @@
-"""The ladder as a picture: for each stage how far every rung is from the reference, and how much was allowed."""
+"""The fidelity report as a plot: for each stage, every rung's distance from the reference, and its limit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from edgereason.errors import EngineError
 from edgereason.export.fidelity.limits import EXACT
-from edgereason.export.fidelity.report import TITLES, Report, Rung, StageReport, format_measure
+from edgereason.export.fidelity.report import TITLES, FidelityReport, Rung, StageReport, format_measure
 from edgereason.files import new_file
 
 _GOOD, _BAD, _QUIET = "#2a7f4f", "#c0392b", "#9aa3a8"
-_LEAST = 1e-9
-"""Divergences below this are drawn at it: they are rounding."""
+_MIN_DRAWN = 1e-9
+"""Lower bound of drawn divergences: what is below is rounding."""
 
 
-def draw(report: Report, path: Path) -> None:
+def draw(report: FidelityReport, path: Path) -> None:
     """Draw a report as PNG; the file appears when it is complete.
 
     Raises:
@@ -58,7 +58,7 @@ def _draw_stage(axis: Any, name: str, stage: StageReport, largest: float) -> Non
         label.set_color(_BAD if rung.exceeded else "black")
     axis.set_ylim(len(stage.rungs) - 0.4, -0.75)  # from top to bottom
     axis.set_xscale("log")
-    axis.set_xlim(_LEAST / 2, largest * 30)
+    axis.set_xlim(_MIN_DRAWN / 2, largest * 30)
     axis.set_xlabel("KL divergence from the reference, nats\nbar: mean · line: mean allowed · dot: 99th percentile")
     axis.xaxis.label.set_fontsize(8)
     axis.spines[["top", "right"]].set_visible(False)
@@ -69,10 +69,10 @@ def _draw_rung(axis: Any, row: int, rung: Rung, largest: float) -> None:
     if rung.name in EXACT:
         different, compared = rung.measures["different"], rung.measures["compared"]
         words = f"✗ {different:,.0f} of {compared:,.0f} differ" if rung.exceeded else f"✓ all {compared:,.0f} equal"
-        axis.text(_LEAST, row, words, color=color, va="center", fontsize=9)
+        axis.text(_MIN_DRAWN, row, words, color=color, va="center", fontsize=9)
         return
     mean, high = (_drawn(rung.measures[name], largest) for name in ("kl", "kl_p99"))
-    axis.barh(row, mean - _LEAST / 2, left=_LEAST / 2, height=0.55, color=color)
+    axis.barh(row, mean - _MIN_DRAWN / 2, left=_MIN_DRAWN / 2, height=0.55, color=color)
     axis.plot(high, row, "o", color=color, markersize=4)
     if "kl" in rung.limits:
         axis.vlines(_drawn(rung.limits["kl"], largest), row - 0.38, row + 0.38, color=_QUIET, linewidth=2)
@@ -82,10 +82,10 @@ def _draw_rung(axis: Any, row: int, rung: Rung, largest: float) -> None:
 
 
 def _drawn(value: float, largest: float) -> float:
-    return min(max(value, _LEAST), 20 * largest) if math.isfinite(value) else 20 * largest
+    return min(max(value, _MIN_DRAWN), 20 * largest) if math.isfinite(value) else 20 * largest
 
 
-def _largest(report: Report) -> float:
+def _largest(report: FidelityReport) -> float:
     """The largest finite divergence or limit, for the axis."""
     values = [
         number

@@ -1,13 +1,12 @@
-"""What a bundle is held against: transformers and PEFT, computing in float32 on the CPU.
+"""The reference of a bundle: transformers and PEFT, computing in float32 on the CPU.
 
-One model is in memory at a time. The reference is base and adapter, not merged; for the rungs between it and the
-engine a model of the same architecture is filled with their weights, one tensor after the other.
+One model is in memory at a time. The reference is base and unmerged adapter; for the rungs between it and the engine, a
+model of the same architecture is filled with the weights of each rung, one tensor after the other.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,37 +18,25 @@ import torch
 import transformers
 from transformers.initialization import no_init_weights
 
+from edgereason.checkpoints.adapter_files import PEFT_PREFIX
 from edgereason.errors import BundleError
-from edgereason.export.fidelity.distance import Logits, Text
+from edgereason.export.fidelity.distance import ComparedText, Logits
+from edgereason.export.inputs.quiet_transformers import quiet_transformers
+from edgereason.export.progress_callbacks import StepProgress, part_of, silent
 
 Float32 = npt.NDArray[np.float32]
-Report = Callable[[int, int], None]
 Weight = Callable[[str], Float32]
 """Gives a parameter under its name in transformers."""
 
 _LOGITS_BYTES = 256 << 20
-"""Logits of one batch: how many texts go through a model at once."""
+"""Maximum bytes of the logits of one batch."""
 SMALL = 20_000_000
-"""Parameters below which a model is computed with one thread: see `few_threads`."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """transformers without bars and warnings of its own."""
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT still calls what transformers has renamed
-            yield
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)
+"""Parameters below which a model computes with one thread: see `few_threads`."""
 
 
 @contextmanager
 def few_threads(parameters: int) -> Iterator[None]:
-    """One thread for a small model: more gain nothing, and lose all where other programs want the same cores."""
+    """One thread for a small model: more do not help, and are slow where other programs use the same cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if parameters < SMALL else before)
     try:
@@ -58,15 +45,15 @@ def few_threads(parameters: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Witness:
-    """A model in memory.
+class ReferenceModel:
+    """A model of transformers in memory.
 
     Args:
-        model: transformers' model, or PEFT's on it, in float32, its weights those that are wanted or still to be filled
-            in.
+        model: transformers' model, or PEFT's on it, in float32; `fill` may replace its weights.
 
     Attributes:
-        new_tokens: Most tokens that it writes after a prompt.
+        new_tokens: Maximum tokens that it generates after a prompt.
+        batch: Maximum sequences per batch.
     """
 
     new_tokens = 64
@@ -75,46 +62,67 @@ class Witness:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def fill(self, weight: Weight) -> dict[str, float]:
-        """Give it other weights.
+    def fill(self, weight: Weight, progress: StepProgress = silent) -> dict[str, float]:
+        """Replace its weights.
 
         Args:
             weight: Called with each parameter's name.
+            progress: Called after each parameter.
 
         Returns:
-            By how much each parameter changed, as a share of what it was (Frobenius norms).
+            The relative change of each parameter (Frobenius norms).
 
         Raises:
             BundleError: a weight has another shape than the model's.
         """
         changes = {}
         with torch.no_grad():
-            for name, parameter in parameters(self.model).items():
+            found = parameters(self.model)
+            for done, (name, parameter) in enumerate(found.items(), start=1):
                 new = checked(name, weight(name), parameter)
                 changes[name] = change(parameter.numpy(), new)
                 parameter.copy_(torch.tensor(new))
+                progress(done, len(found))
         return changes
 
-    def logits(self, texts: Sequence[Text], report: Report | None = None) -> Iterator[tuple[int, Logits]]:
-        """The index of each text, and float32 logits `[len(ids), vocab]` of it; texts of like length go together."""
+    def logits(self, texts: Sequence[ComparedText], progress: StepProgress = silent) -> Iterator[tuple[int, Logits]]:
+        """The index of each text, and its logits, float32 `[len(ids), vocab]`; texts of like length share a batch.
+
+        Args:
+            texts: The sequences.
+            progress: Called after each decoder layer and each text.
+        """
         vocab = int(self.model.get_output_embeddings().weight.shape[0])
         order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
-        done = 0
-        while done < len(order):
-            batch = order[done : done + self._batch_size(max(len(text.ids) for text in texts), vocab)]
+        size = self._batch_size(max(len(text.ids) for text in texts), vocab)
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        for number, batch in enumerate(batches):
+            part = part_of(progress, number, len(batches))
             ids, mask = padded([texts[index].ids for index in batch])
-            with torch.no_grad():
+            with torch.no_grad(), self._reported(part_of(part, 0, 2)):
                 found = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             for row, index in enumerate(batch):
                 yield index, found[row, : len(texts[index].ids)].float().numpy()
-            done += len(batch)
-            if report:
-                report(done, len(order))
+                part_of(part, 1, 2)(row + 1, len(batch))
 
     def continue_greedily(
-        self, prompts: Sequence[Sequence[int]], stops: frozenset[int], limit: int, report: Report | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        stops: frozenset[int],
+        limit: int,
+        progress: StepProgress = silent,
     ) -> list[list[int]]:
-        """What it writes after each prompt, up to and with a token of `stops`, at most `limit` tokens."""
+        """Continue prompts by greedy decoding.
+
+        Args:
+            prompts: Token ids.
+            stops: The stop tokens.
+            limit: Maximum tokens after a prompt.
+            progress: Called after each decoder layer of each token.
+
+        Returns:
+            The tokens after each prompt, a stop token included.
+        """
         settings = transformers.GenerationConfig(
             do_sample=False,
             repetition_penalty=1.0,
@@ -125,38 +133,50 @@ class Witness:
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         found: dict[int, list[int]] = {}
 
-        def each_token(ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
-            """Called by transformers to stop texts; it stops none."""
-            if report:
-                report(at + len(ids) * (ids.shape[1] - width) // limit, len(order))
-            return torch.zeros(len(ids), dtype=torch.bool)
-
-        for at in range(0, len(order), self.batch):
-            batch = order[at : at + self.batch]
+        batches = [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
+        for number, batch in enumerate(batches):
+            part = part_of(progress, number, len(batches))
             ids, mask = padded([prompts[index] for index in batch], left=True)  # they are continued at their ends
             width = ids.shape[1]
-            with torch.no_grad(), quiet():
-                written = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    generation_config=settings,
-                    stopping_criteria=transformers.StoppingCriteriaList([each_token]),
-                )
+            with torch.no_grad(), quiet_transformers(), self._reported(part, limit):
+                written = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
             for index, row in zip(batch, written[:, width:].tolist(), strict=True):
                 end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
                 found[index] = row[:end]
-            if report:
-                report(at + len(batch), len(order))
+            part(1, 1)
         return [found[index] for index in range(len(prompts))]
+
+    @contextmanager
+    def _reported(self, progress: StepProgress, passes: int = 1) -> Iterator[None]:
+        """Report every decoder layer that computes in the block, of at most `passes` forward passes."""
+        layers = self.causal.model.layers
+        done = 0
+
+        def report(*hook: Any) -> None:
+            nonlocal done
+            done += 1
+            progress(min(done, passes * len(layers)), passes * len(layers))
+
+        handles = [layer.register_forward_hook(report) for layer in layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def causal(self) -> Any:
+        """transformers' model, without what PEFT puts around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def _batch_size(self, longest: int, vocab: int) -> int:
         return max(1, min(self.batch, _LOGITS_BYTES // (4 * longest * vocab)))
 
 
-def empty_model(config: Mapping[str, Any]) -> Any:
-    """A model of the architecture of a config.json, in float32, its weights still to be filled in."""
+def uninitialized_model(config: Mapping[str, Any]) -> Any:
+    """A model of a config.json's architecture, in float32, whose weights are not initialized."""
     values = {name: value for name, value in config.items() if name != "quantization_config"}
-    with quiet(), no_init_weights():
+    with quiet_transformers(), no_init_weights():
         settings = transformers.CONFIG_MAPPING[values["model_type"]].from_dict(values)
         # Only eager attention computes every family's scores as its paper has them (soft caps).
         model = transformers.AutoModelForCausalLM.from_config(
@@ -167,9 +187,9 @@ def empty_model(config: Mapping[str, Any]) -> Any:
 
 
 def parameters(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The parameters that have to be filled, each once where several are tied; of an adapter on the model none."""
+    """The parameters of the base, each once where several are tied; without those of an adapter on it."""
     return {
-        name.removeprefix("base_model.model.").replace(".base_layer.", "."): parameter
+        name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): parameter
         for name, parameter in model.named_parameters()
         if ".lora_" not in name
     }
@@ -187,15 +207,14 @@ def checked(name: str, weight: Float32, parameter: torch.Tensor) -> Float32:
 
 
 def change(old: Float32, new: Float32) -> float:
-    """How far a weight is from what it was, as a share of that (Frobenius norms)."""
-    with np.errstate(all="ignore"):  # what was there before the first filling may be anything
+    """The relative change of a weight, by Frobenius norms."""
+    with np.errstate(all="ignore"):  # before the first `fill`, values may be anything
         size = float(np.linalg.norm(old))
         return float(np.linalg.norm(new - old)) / size if size else 0.0
 
 
 def padded(rows: Sequence[Sequence[int]], left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask `[rows, longest]`. Padding stands behind the rows, where no position that counts can see it, or
-    before them."""
+    """Token ids and attention mask `[rows, longest]`, padded on the right, or on the left."""
     width = max(map(len, rows))
     ids = torch.zeros((len(rows), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -206,13 +225,13 @@ def padded(rows: Sequence[Sequence[int]], left: bool = False) -> tuple[torch.Ten
     return ids, mask
 
 
-def memory_needed(parameters: int) -> int:
-    """Bytes that computing with a model of so many parameters takes."""
+def resident_memory_needed(parameters: int) -> int:
+    """Bytes that a forward pass of a model of so many parameters takes."""
     return 4 * parameters + 4 * _LOGITS_BYTES
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that can be had without swapping; None where the system does not say."""
+    """Bytes of memory that are available without swapping; None where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

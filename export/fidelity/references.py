@@ -1,4 +1,4 @@
-"""What a stage of a bundle is held against, and the steps that lie between it and the engine."""
+"""The reference of a stage, and the weights of each rung between it and the engine."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ from peft import PeftModel
 
 from edgereason.bundle import Bundle
 from edgereason.errors import BundleError, ExportError
-from edgereason.export.fidelity.layerwise_model import StreamedWitness
-from edgereason.export.fidelity.readback.readback import ModelFile, open_model_file
+from edgereason.export.fidelity.layerwise_model import LayerwiseModel
+from edgereason.export.fidelity.readback.model_files import ModelFile, open_model_file
 from edgereason.export.fidelity.reference_model import (
     Float32,
+    ReferenceModel,
     Weight,
-    Witness,
-    empty_model,
-    memory_needed,
     parameters,
-    quiet,
+    resident_memory_needed,
+    uninitialized_model,
 )
 from edgereason.export.inputs import skeleton
-from edgereason.export.inputs.base_model import Adapter, Base
-from edgereason.export.inputs.merge import MergedWeights, find_tokenizer, merge
+from edgereason.export.inputs.adapter import Adapter
+from edgereason.export.inputs.base_model import Base
+from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.merged_weights import MergedWeights
+from edgereason.export.inputs.quiet_transformers import quiet_transformers
+from edgereason.export.inputs.tokenizer_files import find_tokenizer
 from edgereason.files import read_json
 from edgereason.text.prompts import Prompt
 from edgereason.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Origin:
-    """One stage's reference.
+class StageReference:
+    """A stage's reference.
 
     Attributes:
-        parameters: How many numbers the model is made of.
-        context: Most tokens of a text.
-        prompt: The prompt that belongs to the adapter.
-        tokenizer: transformers' tokenizer, as the adapter was trained with.
-        stops: The tokens that end the reference's texts.
-        open: Makes the reference model: in float32, ready to compute.
-        empty: Makes the model that is filled with the weights of each rung.
-        rungs: The weights of each step between the reference and the engine, by the rung's name.
+        parameters: The number of parameters.
+        context: Maximum tokens of a sequence.
+        prompt: The adapter's prompt.
+        tokenizer: transformers' tokenizer, as in the adapter's training.
+        stops: The reference's stop tokens.
+        open: Returns the reference model, ready for forward passes.
+        empty: Returns a model to fill with the weights of each rung.
+        rungs: The weights of each rung between the reference and the engine, by the rung's name.
         stored: The model in the bundle.
     """
 
@@ -55,20 +58,20 @@ class Origin:
     prompt: Prompt
     tokenizer: Any
     stops: frozenset[int]
-    open: Callable[[], Witness]
-    empty: Callable[[], Witness]
+    open: Callable[[], ReferenceModel]
+    empty: Callable[[], ReferenceModel]
     rungs: Mapping[str, Weight]
     stored: ModelFile
 
 
 @dataclass(frozen=True)
-class Source:
+class StageSource:
     """What a stage was made from.
 
     Attributes:
         base: Its base.
         adapter: Its adapter.
-        merged: Both merged; None where the bundle keeps the adapter beside the base.
+        merged: Both merged; None in the layout `shared`.
     """
 
     base: Base
@@ -81,14 +84,14 @@ class Source:
         return self.base.config if self.merged is None else self.merged.config
 
 
-def trained(bundle: Bundle, stage: str, source: Source, memory: int | None = None) -> Origin:
-    """The reference that an export is held against: base and unmerged adapter, computed by transformers and PEFT.
+def reference_of_source(bundle: Bundle, stage: str, source: StageSource, memory: int | None = None) -> StageReference:
+    """The reference of an export: base and unmerged adapter, computed by transformers and PEFT.
 
     Args:
         bundle: The bundle.
-        stage: Of it.
-        source: What the stage was made from.
-        memory: Bytes that computing may take: a model that takes more is streamed. None for a model in memory.
+        stage: The stage.
+        source: What it was made from.
+        memory: Maximum bytes for the reference: a model that needs more is read layer by layer. None: all in memory.
 
     Raises:
         BundleError: the bundle's files cannot be read.
@@ -107,33 +110,33 @@ def trained(bundle: Bundle, stage: str, source: Source, memory: int | None = Non
     if bundle.format != "onnx" or bundle.quantization["bits"] == 16:  # it stores float32 wherever it does not quantize
         rungs["stored"] = lambda name: in_16_bits(weights[name])
     rungs["quantized"] = stored.weight
-    streamed = _is_streamed(shapes, memory)
+    layerwise = _is_layerwise(shapes, memory)
 
-    def open_reference() -> Witness:
+    def open_reference() -> ReferenceModel:
         if extrapolated:
-            return _filled(_empty(config, None, streamed), weights.__getitem__)
-        return unmerged_streamed(base, adapter, config) if streamed else unmerged(base, adapter, config)
+            return _filled(_empty(config, None, layerwise), weights.__getitem__)
+        return unmerged_layerwise_model(base, adapter, config) if layerwise else unmerged_model(base, adapter, config)
 
     # PEFT cannot read a GGUF adapter. What is wrong with one shows on the rung of the engine.
     on_rungs = adapter.path if bundle.format == "gguf" else bundle.path / stage
-    return Origin(
+    return StageReference(
         parameters=_count(shapes),
         context=int(config["max_position_embeddings"]),
         prompt=adapter.prompt,
         tokenizer=tokenizer,
         stops=_stops(tokenizer, base),
         open=open_reference,
-        empty=lambda: _empty(config, on_rungs if bundle.shared else None, streamed),
+        empty=lambda: _empty(config, on_rungs if bundle.shared else None, layerwise),
         rungs=rungs,
         stored=stored,
     )
 
 
-def itself(bundle: Bundle, stage: str, memory: int | None = None) -> Origin:
-    """The reference where there is no other: the weights in the bundle's own files, computed by transformers.
+def reference_of_bundle(bundle: Bundle, stage: str, memory: int | None = None) -> StageReference:
+    """The reference without base and adapters: the weights in the bundle's own files, computed by transformers.
 
     Args:
-        bundle, stage, memory: As `trained`.
+        bundle, stage, memory: As `reference_of_source`.
 
     Raises:
         BundleError: the bundle's files cannot be read, or it does not bring the model's configuration.
@@ -145,11 +148,11 @@ def itself(bundle: Bundle, stage: str, memory: int | None = None) -> Origin:
     shapes = _shapes(config)
     stored = open_model_file(bundle.format, bundle.model(stage), shapes)
 
-    def open_model() -> Witness:
+    def open_model() -> ReferenceModel:
         adapter = bundle.path / stage if bundle.shared else None
-        return _filled(_empty(config, adapter, _is_streamed(shapes, memory)), stored.weight)
+        return _filled(_empty(config, adapter, _is_layerwise(shapes, memory)), stored.weight)
 
-    return Origin(
+    return StageReference(
         parameters=_count(shapes),
         context=int(config["max_position_embeddings"]),
         prompt=bundle.stages[stage].prompt,
@@ -177,7 +180,7 @@ def open_tokenizer(directory: Path) -> Any:
         ExportError: transformers cannot read it.
     """
     try:
-        with quiet():
+        with quiet_transformers():
             return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise every kind
         raise ExportError(
@@ -188,60 +191,60 @@ def open_tokenizer(directory: Path) -> Any:
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in parameters(empty_model(config)).items()}
+        return {name: tuple(parameter.shape) for name, parameter in parameters(uninitialized_model(config)).items()}
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return sum(map(math.prod, shapes.values()))
 
 
-def _is_streamed(shapes: Mapping[str, tuple[int, ...]], memory: int | None) -> bool:
-    return memory is not None and memory_needed(_count(shapes)) > memory
+def _is_layerwise(shapes: Mapping[str, tuple[int, ...]], memory: int | None) -> bool:
+    return memory is not None and resident_memory_needed(_count(shapes)) > memory
 
 
-def _empty(config: Mapping[str, Any], adapter: Path | None, streamed: bool) -> Witness:
-    """A model for a bundle's weights; in the layout `shared` with an adapter in PEFT's form."""
-    model = skeleton.empty_model(config) if streamed else empty_model(config)
+def _empty(config: Mapping[str, Any], adapter: Path | None, layerwise: bool) -> ReferenceModel:
+    """A model to fill with a bundle's weights; in the layout `shared` with a PEFT adapter on it."""
+    model = skeleton.placeholder_model(config) if layerwise else uninitialized_model(config)
     if adapter is not None:
-        with quiet():
+        with quiet_transformers():
             model = PeftModel.from_pretrained(model, adapter, torch_device="cpu").float().eval()
-    return StreamedWitness(model) if streamed else Witness(model)
+    return LayerwiseModel(model) if layerwise else ReferenceModel(model)
 
 
-def _filled(model: Witness, weight: Weight) -> Witness:
-    """Weights that no adapter can say, such as extrapolated ones, are their own reference."""
+def _filled(model: ReferenceModel, weight: Weight) -> ReferenceModel:
+    """A model with these weights: those that no adapter can express, such as extrapolated ones, are a reference."""
     model.fill(weight)
     return model
 
 
-def unmerged(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> Witness:
-    """Base and adapter, not merged, in memory; `config` has the vocabulary of both."""
+def unmerged_model(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> ReferenceModel:
+    """Base and unmerged adapter in memory; `config` has the vocabulary of both."""
     quantized = "quantization_config" in base.config
     model = _filled(_empty(base.config, None, False), base.read).model if quantized else _load(base)
-    with quiet():
+    with quiet_transformers():
         if model.get_input_embeddings().weight.shape[0] != config["vocab_size"]:
             model.resize_token_embeddings(config["vocab_size"], mean_resizing=False)
         if adapter.blend:
-            return Witness(skeleton.attach(model, adapter))
-        return Witness(PeftModel.from_pretrained(model, adapter.path, torch_device="cpu").eval())
+            return ReferenceModel(skeleton.build_peft_model(model, adapter))
+        return ReferenceModel(PeftModel.from_pretrained(model, adapter.path, torch_device="cpu").eval())
 
 
-def unmerged_streamed(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> Witness:
-    """The same, with the base's weights read layer by layer."""
+def unmerged_layerwise_model(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> ReferenceModel:
+    """Base and unmerged adapter, with the base's weights read layer by layer."""
     # What is tied is so in the base, even where merging both unties it.
     parts = skeleton.Skeleton({**base.config, "vocab_size": config["vocab_size"]}, adapter)
-    return StreamedWitness(parts.model, lambda name: parts.stored(name, base.read))
+    return LayerwiseModel(parts.model, lambda name: parts.stored(name, base.read))
 
 
 def _load(base: Base) -> Any:
-    with quiet():
+    with quiet_transformers():
         return transformers.AutoModelForCausalLM.from_pretrained(
             base.path, dtype=torch.float32, attn_implementation="eager", local_files_only=True, use_safetensors=True
         )
 
 
 def _stops(tokenizer: Any, base: Base) -> frozenset[int]:
-    """Every token that ends a text in transformers: the tokenizer's, and those of the base's settings."""
+    """The stop tokens in transformers: the tokenizer's, and those of the base's configuration files."""
     ids = {tokenizer.eos_token_id} - {None}
     for name in ("config.json", "generation_config.json"):
         if (base.path / name).is_file():

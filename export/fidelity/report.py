@@ -1,6 +1,6 @@
-"""The ladder as a report: what was measured on each rung, what was allowed, and which rung lost the model.
+"""The fidelity report: measured values and limits of each rung, and the first rung beyond its limits.
 
-It stands in a bundle's manifest as JSON; reading and showing it needs none of the libraries that measure it.
+A bundle's manifest holds it as JSON; reading and showing it needs none of the libraries that measure it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Rung:
         name: One of `limits.RUNGS`.
         measures: `compared` and `different` on a rung where everything has to be equal, else those of `Distance`, and
             where weights follow those of another rung `weight`, the largest change of one as a share of its norm.
-        limits: What is allowed, by measure.
-        detail: What is known of a loss: the first difference, or the weights that changed most.
+        limits: By measure.
+        detail: Details of a loss: the first difference, or the weight that changed most.
     """
 
     name: str
@@ -74,10 +74,10 @@ class StageReport:
     """One stage's ladder.
 
     Attributes:
-        prompts: On how many prompts it was measured.
-        positions: Over how many token positions.
+        prompts: Number of prompts that were measured.
+        positions: Number of token positions.
         rungs: In order.
-        too_long: How many prompts were left out, since they leave no room in the model's context.
+        too_long: Number of prompts that were skipped, since they leave no room in the model's context.
     """
 
     prompts: int
@@ -98,12 +98,12 @@ class StageReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class FidelityReport:
     """How close a bundle is to what it was made from.
 
     Attributes:
-        reference: What it was compared with, in words.
-        bits: Of a weight in the bundle.
+        reference: A description of the reference.
+        bits: Bits per weight in the bundle.
         stages: Each stage's ladder.
     """
 
@@ -141,22 +141,22 @@ class Report:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], where: str) -> Report:
+    def from_json(cls, value: Mapping[str, Any], where: str) -> FidelityReport:
         """Read what `to_json` wrote; `where` names its file in the error of something else.
 
         Raises:
-            BundleError: it is no report.
+            BundleError: it is not a report.
         """
         try:
             stages = {str(name): StageReport.from_json(stage) for name, stage in value["stages"].items()}
             return cls(str(value["reference"]), int(value["bits"]), stages)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
-                f"{where} holds no fidelity report: {type(error).__name__} {error}.", "Export the bundle again."
+                f"{where} holds no valid fidelity report: {type(error).__name__} {error}.", "Export the bundle again."
             ) from error
 
     def tables(self) -> list[Table]:
-        """For the terminal: a table for each stage."""
+        """A table for each stage."""
         return [_table(name, stage) for name, stage in self.stages.items()]
 
 
@@ -176,7 +176,7 @@ def _table(name: str, stage: StageReport) -> Table:
 
     title = f"{name}: {stage.prompts} prompts, {stage.positions:,} tokens"
     if stage.too_long:
-        title += f" ({stage.too_long} longer than the model's context left out)"
+        title += f" ({stage.too_long} longer than the model's context skipped)"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("rung", no_wrap=True)
@@ -198,7 +198,7 @@ def _table(name: str, stage: StageReport) -> Table:
 
 
 def format_measure(name: str, value: float) -> str:
-    """A measure as people read it."""
+    """A measure as text."""
     if not math.isfinite(value):
         return "∞"
     if name in ("top1", "greedy"):
@@ -211,7 +211,7 @@ def format_measure(name: str, value: float) -> str:
 
 
 def _to_json(value: float) -> float | int | None:
-    """Six digits, so that the last bits of a sum do not make two reports differ; None for what JSON cannot say."""
+    """Six digits, so that the last bits of a sum do not make two reports differ; None for infinity and NaN."""
     if not math.isfinite(value):
         return None
     return int(value) if float(value).is_integer() and value > 1 else float(f"{value:.6g}")

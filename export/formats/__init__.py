@@ -1,1 +1,1 @@
-"""Writers of bundles: native, GPTQ, ONNX, and the shared layout."""
+"""Writers of bundles: native, GPTQ, ONNX and the shared layout."""

@@ -1,11 +1,11 @@
 """A model as AutoGPTQ and GPTQModel store it, which transformers and vLLM read as well.
 
-`edgereason.checkpoints.gptq` tells what its tensors are. Weights that are not quantized are float16.
+`edgereason.checkpoints.gptq_format` describes its tensors. Weights that are not quantized are float16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgereason.errors import ExportError
-from edgereason.export.formats.native_writer import Rounding
-from edgereason.export.formats.safetensors_file import write_streamed
-from edgereason.export.inputs.merge import MergedWeights
+from edgereason.export.inputs.merged_weights import MergedWeights
+from edgereason.export.progress_callbacks import StepProgress
 from edgereason.export.quantization.quantized_linear import QuantizedLinear
+from edgereason.export.quantization.round_to_nearest import Rounding
+from edgereason.export.safetensors_writer import write_safetensors
 from edgereason.export.settings import ONE_GROUP, Settings
 from edgereason.files import write_json
 from edgereason.kernels.packing import PackedWeight
 
 Array = npt.NDArray[Any]
-Report = Callable[[int, int], None]
-"""Called with the tensors done and their number."""
-
 _WORD = 32
 
 
@@ -34,17 +32,17 @@ def write_gptq(
     settings: Settings,
     rounding: Rounding,
     quantized: Mapping[str, PackedWeight],
-    report: Report,
+    progress: StepProgress,
 ) -> None:
     """Write model.safetensors, config.json and quantize_config.json: `gptq` (v1), or `gptq_v2` where not symmetric.
 
     Args:
         directory: Where to write; exists.
         merged: The model in full precision.
-        settings: What was asked for, which the configuration names.
-        rounding: How the linear layers are rounded that are not in `quantized`.
+        settings: The options that `quantize_config.json` names.
+        rounding: For the linear layers that are not in `quantized`.
         quantized: Linear layers by their names without `.weight`.
-        report: Called after each tensor.
+        progress: Called after each tensor.
 
     Raises:
         ExportError: a layer's sizes do not fit into whole words, a weight is beyond float16, or the disk is full.
@@ -66,12 +64,12 @@ def write_gptq(
             else:
                 weight = quantized.get(stem) or rounding.quantize(merged[name])
                 yield from _tensors(stem, QuantizedLinear.from_packed(weight))
-            report(done, len(merged.shapes))
+            progress(done, len(merged.shapes))
 
     values = _quantization_config(settings)
     config = {key: value for key, value in merged.config.items() if key not in ("dtype", "torch_dtype")}
     try:
-        write_streamed(directory / "model.safetensors", specs, tensors(), {"format": "pt"})
+        write_safetensors(directory / "model.safetensors", specs, tensors(), {"format": "pt"})
         write_json(directory / "quantize_config.json", values)
         write_json(directory / "config.json", {**config, "dtype": "float16", "quantization_config": values})
     except OSError as error:
@@ -87,7 +85,7 @@ def _quantization_config(settings: Settings) -> dict[str, Any]:
         # To a reader it says whether the members of groups lie apart, which they do not in static groups.
         "desc_act": gptq and settings.act_order and not settings.static_groups and settings.group_size != ONE_GROUP,
         "static_groups": settings.static_groups,
-        "damp_percent": settings.damping,
+        "damp_percent": settings.dampening,
         "true_sequential": True,
         "lm_head": False,
         "quant_method": "gptq",

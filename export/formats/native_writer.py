@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -19,58 +19,21 @@ import numpy.typing as npt
 
 from edgereason.checkpoints.weights import FUSED, NATIVE_FORMAT, NATIVE_VERSION
 from edgereason.errors import ExportError
-from edgereason.export.formats.prefetch import ahead
-from edgereason.export.formats.safetensors_file import ALIGNMENT, write_streamed
-from edgereason.export.inputs.base_model import Float
-from edgereason.export.inputs.merge import MergedWeights
+from edgereason.export.inputs.merged_weights import MergedWeights
+from edgereason.export.prefetch import prefetch
+from edgereason.export.progress_callbacks import StepProgress, silent
+from edgereason.export.quantization.round_to_nearest import Rounding
+from edgereason.export.safetensors_writer import ALIGNMENT, TensorSpec, write_safetensors
 from edgereason.files import new_file, write_json
-from edgereason.kernels import cpu, packing
-from edgereason.kernels.packing import BLOCK, PANEL, BFloat16, PackedWeight
+from edgereason.kernels import packing
+from edgereason.kernels.packing import PANEL, BFloat16, PackedWeight
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
-Spec = tuple[npt.DTypeLike, tuple[int, ...]]
-"""Type and shape of a tensor."""
 
-_TABLES = ("model.embed_tokens", "lm_head")
-"""Weights that a model of 4 bits has in 8: rounding them costs most, and each is read in small part or once a token."""
-
-_WHOLE = {part: whole for whole, parts in FUSED.items() for part in parts}
+_FUSED_NAMES = {part: whole for whole, parts in FUSED.items() for part in parts}
 _PLURALS = {"weight": "weights", "bias": "biases"}
 _PARTS = ("qweight", "scales", "zeros", "order")
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """How weights are stored that come in full precision.
-
-    Attributes:
-        bits: 4 or 8 for the linear layers (embeddings and output head: 8), or 16 for float16 throughout.
-        group_size: Inputs that share a scale, a multiple of 32; None for one scale per output.
-        symmetric: Whether zero points are in the middle; those of embeddings and output head always are.
-    """
-
-    bits: int = 4
-    group_size: int | None = 32
-    symmetric: bool = True
-
-    def of(self, stem: str) -> Rounding:
-        """What holds for one weight."""
-        return Rounding(8, self.group_size) if stem in _TABLES and self.bits == 4 else self
-
-    def quantize(self, weight: Float) -> PackedWeight:
-        return cpu.quantize(weight, self.bits, self.group_size, self.symmetric)
-
-    def specs(self, rows: int, columns: int) -> dict[str, Spec]:
-        """Type and shape of each part of a weight, known before it is rounded."""
-        size = -(-columns // BLOCK) * BLOCK if self.group_size is None else self.group_size
-        panels, groups = -(-rows // PANEL), -(-columns // size)
-        scales = (panels, groups, PANEL)
-        specs: dict[str, Spec] = {
-            "qweight": (np.uint8, (panels, groups * size // BLOCK, 64 * self.bits)),
-            "scales": (np.float16, scales),
-        }
-        return specs if self.symmetric else {**specs, "zeros": (np.uint8, scales)}
 
 
 def write_native(
@@ -79,17 +42,17 @@ def write_native(
     weights: Mapping[str, Float32],
     rounding: Rounding,
     quantized: Mapping[str, PackedWeight] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: StepProgress = silent,
 ) -> None:
     """Write a model for the native engine, one tensor in memory at a time.
 
     Args:
         directory: Where to write; made if absent.
         config: The model's Hugging Face configuration.
-        weights: Under their Hugging Face names, float32; with an attribute `shapes`, each is asked for once.
+        weights: float32, by their Hugging Face names; with an attribute `shapes`, each is asked for once.
         rounding: How they are stored.
-        quantized: Weights that are rounded already, by their names without `.weight`; they are stored as they are.
-        progress: Called with the tensors done and their number.
+        quantized: Weights that are already quantized, by their names without `.weight`; they are stored as they are.
+        progress: Called after each tensor.
 
     Raises:
         ExportError: a weight is missing or not finite, or the disk is full.
@@ -98,8 +61,8 @@ def write_native(
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with ahead(writer.tensors(progress)) as tensors:
-            write_streamed(directory / "model.safetensors", writer.specs, tensors, writer.metadata)
+        with prefetch(writer.tensors(progress)) as tensors:
+            write_safetensors(directory / "model.safetensors", writer.specs, tensors, writer.metadata)
         with new_file(directory / "config.json") as partial:
             write_json(partial, config)
     except BaseException as error:
@@ -121,8 +84,8 @@ def native_bytes(
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """A weight or bias of the file: those of the checkpoint that it is made of, in the order of their rows."""
+class _FusedTensor:
+    """A weight or bias of the file, and the checkpoint's tensors that it consists of, in the order of their rows."""
 
     name: str
     sources: list[str]
@@ -137,25 +100,25 @@ class _Whole:
         return sum(shape[0] for shape in self.shapes)
 
 
-def _fuse(shapes: Mapping[str, tuple[int, ...]]) -> list[_Whole]:
-    """What the file will hold, of tensors of these names and shapes."""
+def _fused_tensors(shapes: Mapping[str, tuple[int, ...]]) -> list[_FusedTensor]:
+    """The tensors of the file, by the names and shapes of the checkpoint's tensors."""
     found: dict[str, dict[str, str]] = {}
     for name, shape in shapes.items():
         stem, _, kind = name.rpartition(".")
         if (kind, len(shape)) not in (("weight", 1), ("weight", 2), ("bias", 1)):
-            raise ExportError(f"The native format has no place for {name} {list(shape)}.", "Use another format.")
+            raise ExportError(f"The native format has no place for {name} {list(shape)}.", "Choose another --format.")
         prefix, _, last = stem.rpartition(".")
-        whole = f"{prefix}.{_WHOLE[last]}.{kind}" if last in _WHOLE else name
+        whole = f"{prefix}.{_FUSED_NAMES[last]}.{kind}" if last in _FUSED_NAMES else name
         found.setdefault(whole, {})[last] = name
     wholes = []
     for whole, parts in found.items():
-        fused = _WHOLE.get(next(iter(parts)))
+        fused = _FUSED_NAMES.get(next(iter(parts)))
         wanted = FUSED[fused] if fused else tuple(parts)
         if missing := sorted(set(wanted) - set(parts)):
             kind = _PLURALS[whole.rpartition(".")[2]]
-            raise ExportError(f"{whole} lacks the {kind} of {', '.join(missing)}.", "Check the base.")
+            raise ExportError(f"{whole} lacks the {kind} of {', '.join(missing)}.", "Give a complete base.")
         sources = [parts[last] for last in wanted]
-        wholes.append(_Whole(whole, sources, [shapes[name] for name in sources]))
+        wholes.append(_FusedTensor(whole, sources, [shapes[name] for name in sources]))
     return wholes
 
 
@@ -166,12 +129,12 @@ def _writer(
         name: array.shape for name, array in weights.items()
     }
     tied = "lm_head.weight" if config.get("tie_word_embeddings") else None
-    wholes = _fuse({name: shape for name, shape in shapes.items() if name != tied})
+    wholes = _fused_tensors({name: shape for name, shape in shapes.items() if name != tied})
     return _Writer(weights, rounding, quantized, wholes)
 
 
 class _Writer:
-    """The tensors of the file, and what is known of them beforehand.
+    """The tensors of the file, with their types and shapes known in advance.
 
     Attributes:
         specs: Type and shape of each tensor. Those whose size is a multiple of 64 bytes come first, so that each of
@@ -184,14 +147,14 @@ class _Writer:
         weights: Mapping[str, Float32],
         rounding: Rounding,
         quantized: Mapping[str, PackedWeight],
-        wholes: list[_Whole],
+        wholes: list[_FusedTensor],
     ) -> None:
         self._weights = weights
         self._rounding = rounding
         self._quantized = quantized
         self._wholes = wholes
         packed: dict[str, dict[str, int]] = {}
-        specs: dict[str, Spec] = {}
+        specs: dict[str, TensorSpec] = {}
         for whole in wholes:
             if self._is_float(whole):
                 columns = whole.shapes[0][1:]
@@ -203,24 +166,23 @@ class _Writer:
         self.specs = dict(sorted(specs.items(), key=lambda item: _bytes(item[1]) % ALIGNMENT != 0))
         self.metadata = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, "packed": json.dumps(packed)}
 
-    def tensors(self, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Array]]:
+    def tensors(self, progress: StepProgress) -> Iterator[tuple[str, Array]]:
         """Every tensor, as it is finished."""
         names = [name for whole in self._wholes for name in whole.sources]
-        report = progress or (lambda done, total: None)
         done = count(1)
-        with ahead(map(self._source, names)) as sources:
+        with prefetch(map(self._source, names)) as sources:
             for whole in self._wholes:
                 parts = []
                 for name in whole.sources:
                     parts.append(self._part(name, next(sources)))
-                    report(next(done), len(names))
+                    progress(next(done), len(names))
                 yield from _joined(whole, parts)
 
-    def _is_float(self, whole: _Whole) -> bool:
+    def _is_float(self, whole: _FusedTensor) -> bool:
         rounded = whole.sources[0].removesuffix(".weight") in self._quantized
         return len(whole.shapes[0]) == 1 or (self._rounding.bits == 16 and not rounded)
 
-    def _packed_specs(self, whole: _Whole) -> tuple[int, dict[str, Spec]]:
+    def _packed_specs(self, whole: _FusedTensor) -> tuple[int, dict[str, TensorSpec]]:
         """The bits of a weight, and type and shape of its parts."""
         stem = whole.sources[0].removesuffix(".weight")
         if stem not in self._quantized:
@@ -234,7 +196,7 @@ class _Writer:
         }
 
     def _source(self, name: str) -> PackedWeight | BFloat16 | Array:
-        """A weight that is rounded already, or its numbers, in 16 bits where they are only going to be rounded."""
+        """A quantized weight, or a weight in full precision, in 16 bits where it is going to be quantized."""
         if rounded := self._quantized.get(name.removesuffix(".weight")):
             return rounded
         weights = self._weights
@@ -245,7 +207,7 @@ class _Writer:
         return np.ascontiguousarray(weights[name], np.float32)
 
     def _part(self, name: str, source: PackedWeight | BFloat16 | Array) -> PackedWeight | Array:
-        """What the file holds of a weight."""
+        """A weight as the file stores it."""
         if isinstance(source, PackedWeight):
             return source
         stem = name.removesuffix(".weight")
@@ -265,7 +227,7 @@ class _Writer:
         return half
 
 
-def _joined(whole: _Whole, parts: list[PackedWeight | Array]) -> Iterator[tuple[str, Array]]:
+def _joined(whole: _FusedTensor, parts: list[PackedWeight | Array]) -> Iterator[tuple[str, Array]]:
     """The tensors of a weight or bias whose parts are one below the other."""
     packed = [part for part in parts if isinstance(part, PackedWeight)]
     if not packed:
@@ -275,14 +237,14 @@ def _joined(whole: _Whole, parts: list[PackedWeight | Array]) -> Iterator[tuple[
 
 
 def _not_finite(name: str) -> ExportError:
-    return ExportError(f"{name} has values that are not finite.", "Check the base and the adapter.")
+    return ExportError(f"{name} has NaN or infinite values.", "Check the base and the adapter.")
 
 
 def _arrays(weight: PackedWeight) -> dict[str, Array]:
-    """The parts that a weight has."""
+    """The parts of a packed weight."""
     return {part: getattr(weight, part) for part in _PARTS if getattr(weight, part) is not None}
 
 
-def _bytes(spec: Spec) -> int:
+def _bytes(spec: TensorSpec) -> int:
     dtype, shape = spec
     return math.prod(shape) * np.dtype(dtype).itemsize

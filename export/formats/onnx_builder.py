@@ -1,9 +1,9 @@
 """onnxruntime-genai's model builder as a program of its own: `python -m edgereason.export.formats.onnx_builder`.
 
-It imports the builder's libraries at once; the job comes as a line of JSON on standard input, when the model is ready.
+It imports the builder's libraries at once; the job is a line of JSON on standard input, when the model is ready.
 
 The builder hands the whole float32 model to onnxruntime's quantizer as one message, which takes longer than rounding it
-and the memory of two more copies. Here each weight goes to the same rounding alone, so that the bytes are the same.
+and the memory of two more copies. Here the same function quantizes each weight alone, so that the bytes are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgereason.export.formats.prefetch import ahead
+from edgereason.export.prefetch import prefetch
 
 
 def main() -> None:
@@ -29,18 +29,18 @@ def main() -> None:
     model_dir, out, precision, options = json.loads(line)
     for kind in builder.LlamaModel.__mro__:  # the class of all its models has it
         if "to_nbits" in vars(kind):
-            round_alone(kind)
+            quantize_each_weight(kind)
     cache = str(Path(out) / "cache")
     extra = builder.parse_extra_options(model_dir, model_dir, out, precision, "cpu", cache, options)
     builder.create_model(model_dir, model_dir, out, precision, "cpu", cache, **extra)
     shutil.rmtree(cache, ignore_errors=True)
 
 
-def round_alone(kind: Any) -> None:
-    """Let the builder's models round their weights one by one, where they would as onnxruntime does by default."""
+def quantize_each_weight(kind: Any) -> None:
+    """Let the builder's models quantize their weights one by one, where they use onnxruntime's default quantizer."""
     to_nbits = kind.to_nbits
 
-    def round_weights(model: Any) -> Any:
+    def quantize_weights(model: Any) -> Any:
         attributes = model.quant_attrs
         plain = getattr(model, "quantization_algo", "default") == "default" and not attributes["use_qdq"]
         graph, left_out = model.model.graph, attributes["nodes_to_exclude"]
@@ -48,26 +48,27 @@ def round_alone(kind: Any) -> None:
             node for node in graph if node.op_type in attributes["op_types_to_quantize"] and node.name not in left_out
         ]
         products = [node for node in chosen if node.op_type == "MatMul"]
-        # A table of embeddings is rounded in another way; one that is the output head as well has no weight of its own.
-        if not plain or any(_is_table(node) for node in chosen):
+        # Embeddings are quantized in another way; those that are tied to the LM head have no weight of their own.
+        if not plain or any(_is_embedding(node) for node in chosen):
             return to_nbits(model)
         special = getattr(model, "int4_customized_weight_config", None) or {}
-        with ahead((node, _matrix(node)) for node in products) as matrices:
-            for node, matrix in matrices:
+        with prefetch((node, _matrix(node)) for node in products) as matrices:
+            for done, (node, matrix) in enumerate(matrices, start=1):
                 if matrix is not None:
                     _round(graph, node, matrix, special.get(node.name, attributes)["bits"], attributes)
+                print(f"Quantized {done} of {len(products)} weights")
         return model.model
 
-    kind.to_nbits = round_weights
+    kind.to_nbits = quantize_weights
 
 
-def _is_table(node: Any) -> bool:
+def _is_embedding(node: Any) -> bool:
     table = node.inputs[0].const_value if node.op_type == "Gather" else None
     return table is not None and len(table.shape) == 2
 
 
 def _matrix(node: Any) -> npt.NDArray[np.float32] | None:
-    """The constant that a product multiplies with, `[K, N]`, if it is one."""
+    """The constant operand of a product, `[K, N]`; None where it is no constant matrix."""
     import torch
 
     weight = node.inputs[1].const_value

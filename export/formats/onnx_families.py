@@ -1,6 +1,6 @@
-"""What onnxruntime-genai's model builder can write, as measured: tests/export/test_onnx_families.py.
+"""What onnxruntime-genai's model builder can write, as measured: tests/export/formats/test_onnx_families.py.
 
-The builder takes more configurations than it computes as they say; those that it does not are refused before it runs.
+The builder accepts configurations that it does not compute correctly; those are refused before it runs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from edgereason.errors import ExportError
 
-FAMILIES = ("gemma2", "granite", "llama", "mistral", "phi3", "qwen2", "qwen3")
+ONNX_FAMILIES = ("gemma2", "granite", "llama", "mistral", "phi3", "qwen2", "qwen3")
 """Values of `model_type`. Of SmolLM3 and Gemma 3 the builder of 0.18 stops in an error of its own."""
 
 
-def check(config: dict[str, Any], model_dir: Path) -> None:
-    """Make sure that the graph will compute what a configuration says.
+def check_onnx_config(config: dict[str, Any], model_dir: Path) -> None:
+    """Make sure that the builder computes a configuration correctly.
 
     Raises:
-        ExportError: it would not; the message names the field.
+        ExportError: it does not; the message names the field.
     """
     for reason in _reasons(config):
         raise ExportError(
@@ -32,7 +32,7 @@ def _reasons(config: dict[str, Any]) -> Iterator[str]:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default" and (family, kind) != ("llama", "llama3"):
-        yield f'onnxruntime-genai\'s builder does not compute rotary embeddings of the type "{kind}"'
+        yield f'onnxruntime-genai\'s builder does not compute RoPE of the type "{kind}"'
     window = config.get("sliding_window")
     if family in ("mistral", "phi3") and window is not None and window < longest:
         yield f"onnxruntime-genai's builder does not compute this family's sliding_window ({window})"

@@ -1,7 +1,7 @@
-"""Weights of an ONNX graph stored in float16, for half the file, and computed with in float32.
+"""Weights of an ONNX graph stored in float16 and computed in float32, which halves the file.
 
 onnxruntime's CPU kernels have no float16 attention, and compute other float16 operations in float32 with a conversion
-around each. Here the graph stays float32: a `Cast` behind each stored matrix, which onnxruntime evaluates once, when it
+around each. Here the graph stays float32, with a `Cast` after each stored matrix, which onnxruntime evaluates when it
 loads the model.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from edgereason.errors import ExportError
 
 _READERS = {"MatMul", "Gather", "Transpose", "Reshape"}
-"""The operations that read weights; what others read, such as the tables of rotary embeddings, stays as it is."""
+"""The operations that read weights; what others read, such as RoPE's sines and cosines, stays as it is."""
 
 
 def store_in_half(model: Any, path: Path) -> None:
@@ -23,10 +23,10 @@ def store_in_half(model: Any, path: Path) -> None:
 
     Args:
         model: An onnx.ModelProto as the builder writes it; changed.
-        path: Where it goes. Its external data lies beside it, in `model.onnx.data`, and is replaced.
+        path: The new file. Its external data, `model.onnx.data` beside it, is replaced.
 
     Raises:
-        ExportError: a weight is beyond float16.
+        ExportError: a weight has values beyond float16.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

@@ -1,8 +1,8 @@
-"""Weights that are rounded already, put into an ONNX graph in place of those that its builder has rounded.
+"""Replacing the weights that an ONNX graph's builder has quantized by weights that are already quantized.
 
 `MatMulNBits` (onnxruntime's ContribOperators.md) has a weight `[N, K]` as uint8 `[N, blocks, block * bits / 8]`, of
 4 bits the low half of a byte first; scales `[N * blocks]` in the type of the activations; and, unless they are in the
-middle, zero points uint8, of 4 bits two blocks of a row in a byte. Sizes do not depend on who rounded.
+middle, zero points uint8, of 4 bits two blocks of a row in a byte. Sizes do not depend on the quantizer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from edgereason.kernels.packing import PackedWeight
 UInt8 = npt.NDArray[np.uint8]
 
 
-def carry(graph: Any, directory: Path, quantized: Mapping[str, PackedWeight]) -> None:
-    """Let the products of a graph have these weights.
+def replace_weights(graph: Any, directory: Path, quantized: Mapping[str, PackedWeight]) -> None:
+    """Replace the weights of a graph's products.
 
     Args:
         graph: An onnx.GraphProto as the builder writes it; its tensors inside are changed.
-        directory: Where its external data lies, which is written over.
-        quantized: By the layers' names in the checkpoint, all of them; in as many bits as the graph has, groups of its
-            block size and with inputs in the model's order.
+        directory: The directory of its external data, which is overwritten.
+        quantized: All linear layers by their names in the checkpoint, with the graph's bits and block size, and inputs
+            in the model's order.
 
     Raises:
         ExportError: a layer has no place in the graph, or another shape, group size or order there.
@@ -54,7 +54,7 @@ def carry(graph: Any, directory: Path, quantized: Mapping[str, PackedWeight]) ->
 
 
 def _sources(node: str, quantized: Mapping[str, PackedWeight]) -> list[str]:
-    """The layers that a product is made of, from `/model/layers.0/attn/qkv_proj/MatMul_Q4`."""
+    """The layers of a product, from `/model/layers.0/attn/qkv_proj/MatMul_Q4`."""
     stem = node.strip("/").rpartition("/")[0].replace("/", ".").replace(".attn.", ".self_attn.")
     prefix, _, last = stem.rpartition(".")
     if stem in quantized:
@@ -94,7 +94,7 @@ def _in_bytes(values: UInt8, bits: int) -> UInt8:
 
 
 def _replace(tensor: Any, array: npt.NDArray[Any], directory: Path) -> None:
-    """Give a tensor other values, in the type that it has, where it has them: in the graph or in the data file."""
+    """Replace a tensor's values in its own type and place: in the graph or in the data file."""
     from onnx import TensorProto, helper
     from onnx.external_data_helper import ExternalDataInfo
 

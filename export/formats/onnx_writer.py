@@ -1,8 +1,8 @@
 """Write a model as ONNX with onnxruntime-genai's model builder, in a child process of its own.
 
 The builder prints, looks for files on the network, and puts modules with everyday names on the import path: in a child
-it is silent and offline, and its memory is given back. The graph that it makes computes the logits of every token; a
-constant is added to it, `logits_from`, which our engine replaces so that a prompt costs the output head only once.
+it is silent and offline, and its memory is given back. Its graph computes the logits of every token; a
+constant is added, `logits_from`, which our engine replaces so that prefill computes the LM head only once.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from typing import Any
 import numpy as np
 
 from edgereason.errors import ExportError
-from edgereason.export.formats import onnx_families
+from edgereason.export.formats.onnx_families import check_onnx_config
 from edgereason.export.formats.onnx_half import store_in_half
-from edgereason.export.formats.onnx_weights import carry
+from edgereason.export.formats.onnx_weights import replace_weights
+from edgereason.export.progress_callbacks import StepProgress, part_of, silent
 from edgereason.export.settings import ONNX_BLOCK_SIZES
 from edgereason.files import sync
 from edgereason.kernels.packing import PackedWeight
 
-Progress = Callable[[int, int], None]
-"""Called with the steps that are done and the steps that there are."""
-
 ACCURACY_LEVEL = 4
-"""Of `MatMulNBits`: activations are quantized to int8, the fastest that CPUs do."""
+"""The accuracy level of `MatMulNBits`: activations are quantized to int8, the fastest on CPUs."""
 
 _PRECISIONS = {4: "int4", 8: "int8", 16: "fp32", 32: "fp32"}
 _UNQUANTIZED = {16: "float16", 32: "float32"}
@@ -43,7 +41,7 @@ def write_onnx(
     model_dir: Path | Callable[[], Path],
     out_dir: Path,
     bits: int,
-    progress: Progress | None = None,
+    progress: StepProgress = silent,
     *,
     block_size: int = 32,
     symmetric: bool = True,
@@ -51,25 +49,25 @@ def write_onnx(
 ) -> dict[str, Any]:
     """Write model.onnx, model.onnx.data and genai_config.json.
 
-    With 4 bits, weights are int4 in blocks and the output head is int8. With 16, matrices are stored in float16 and
+    With 4 bits, weights are int4 in blocks and the LM head is int8. With 16, matrices are stored in float16 and
     computed with in float32, as with 32 (see `onnx_half`).
 
     Args:
-        model_dir: config.json, *.safetensors and tokenizer files, as Hugging Face writes them; or what makes such a
-            directory and returns it, which is called while the builder is being started.
+        model_dir: config.json, *.safetensors and tokenizer files, as Hugging Face writes them; or a function that
+            makes such a directory, called while the builder starts.
         out_dir: An existing directory; files of these names in it are replaced when all are complete.
         bits: 4, 8, 16 or 32.
-        progress: Called as layers are read.
+        progress: Called as the builder reads layers and quantizes weights.
         block_size: Inputs that share a scale: 32, 64 or 128.
         symmetric: Whether zero points are in the middle, instead of one for each block.
-        quantized: The linear layers of all decoder layers, rounded already, by their names without `.weight`: they are
-            stored as they are. Those that are not in it are rounded to nearest.
+        quantized: The linear layers of all decoder layers, already quantized, by their names without `.weight`; they
+            are stored as they are. Others are rounded to nearest.
 
     Returns:
         How the weights are stored: `{"weights": "int4" | "int8" | "float16" | "float32", ...}`.
 
     Raises:
-        ExportError: the builder does not know the family, the rounded weights have no place, or the disk is full.
+        ExportError: the builder does not know the family, the quantized weights have no place, or the disk is full.
     """
     if block_size not in ONNX_BLOCK_SIZES:
         raise ExportError(f"group-size is {block_size}.", "ONNX has blocks of 32, 64 or 128.")
@@ -80,10 +78,10 @@ def write_onnx(
             built = Path(temporary)
             source = model_dir if isinstance(model_dir, Path) else model_dir()
             config = _read_config(source)
-            onnx_families.check(config, source)
+            check_onnx_config(config, source)
             options = _options(bits, block_size, symmetric)
             job = [str(source.resolve()), str(built.resolve()), _PRECISIONS[bits], options]
-            _build(child, job, int(config["num_hidden_layers"]), progress or (lambda done, total: None))
+            _build(child, job, int(config["num_hidden_layers"]), progress)
             _finish(built / "model.onnx", config, quantized or {}, bits == 16)
             for name in _FILES:
                 sync(built / name)
@@ -110,7 +108,7 @@ def _read_config(model_dir: Path) -> dict[str, Any]:
 
 
 def _options(bits: int, block_size: int, symmetric: bool) -> list[str]:
-    """The builder's options. The output head keeps 8 bits: it is what low bits hurt most."""
+    """The builder's options. The LM head keeps 8 bits: it loses most by fewer."""
     if bits in _UNQUANTIZED:
         return []
     options = [f"block_size={block_size}", f"accuracy_level={ACCURACY_LEVEL}", f"is_symmetric={symmetric}".lower()]
@@ -138,35 +136,36 @@ def _builder(out: Path) -> Iterator[subprocess.Popen[str]]:
             child.kill()  # where all went well it has ended
 
 
-def _build(child: subprocess.Popen[str], job: list[Any], layers: int, report: Progress) -> None:
-    """Give the builder its job; it names each layer that it reads, which is where progress comes from."""
+def _build(child: subprocess.Popen[str], job: list[Any], layers: int, progress: StepProgress) -> None:
+    """Give the builder its job; it prints each layer that it reads and each weight that it has quantized."""
     assert child.stdin
-    total, last = layers + 1, ""
-    with suppress(BrokenPipeError):  # it has ended already, and its last line says why
+    last = ""
+    with suppress(BrokenPipeError):  # it has ended, and its last line says why
         child.stdin.write(json.dumps(job) + "\n")
         child.stdin.close()
     for line in child.stdout or ():
         last = line.strip() or last
         if match := re.match(r"Reading layer (\d+)", line):
-            report(int(match[1]) + 1, total)
+            part_of(progress, 0, 2)(int(match[1]) + 1, layers + 1)
+        elif match := re.match(r"Quantized (\d+) of (\d+) weights", line):
+            part_of(progress, 1, 2)(int(match[1]), int(match[2]) + 1)
     if child.wait() != 0:
         raise ExportError(
             f"onnxruntime-genai's builder could not convert {job[0]}: {last}",
-            "See which families it knows, or export with --format native or --format gguf.",
+            "Export with --format native or --format gguf.",
         )
-    report(total, total)
+    part_of(progress, 1, 2)(1, 1)
 
 
 def _finish(path: Path, config: dict[str, Any], quantized: Mapping[str, PackedWeight], half: bool) -> None:
-    """Repair the graph, let it compute the logits that are wanted alone, put rounded weights and the model's own facts
-    into it, and store it in float16 where that is wanted."""
+    """Repair the graph, add `logits_from`, quantized weights and the model's sizes; save it, with `half` in float16."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
     # The builder adds the commit of the git repository that it is installed in, if any: that may be one of the user's.
     model.producer_version = model.producer_version.partition("+")[0]
     _repair_shared_embedding(model.graph)
-    carry(model.graph, path.parent, quantized)
+    replace_weights(model.graph, path.parent, quantized)
     _add_logits_from(model.graph)
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     facts = {"context_length": config["max_position_embeddings"], "head_size": head_size, "logits_from": 1}

@@ -1,4 +1,4 @@
-"""The layout `shared`: one base, and an adapter for each stage, kept in 16 bits and applied row by row."""
+"""The layout `shared`: one base and an adapter per stage, stored in 16 bits and applied row by row."""
 
 from __future__ import annotations
 
@@ -7,96 +7,104 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from edgereason.bundle import BASE
-from edgereason.checkpoints.lora import LoraAdapter, read_adapter
-from edgereason.errors import BundleError, ExportError
-from edgereason.export.formats.stage_writers import Report, write_model, write_tokenizer
-from edgereason.export.inputs.base_model import Adapter, Base
-from edgereason.export.inputs.merge import find_tokenizer, merge
-from edgereason.export.quantization.calibration import Calibration
+from edgereason.checkpoints.adapter_files import PEFT_PREFIX, float_array
+from edgereason.checkpoints.lora import LoraAdapter, plain_lora
+from edgereason.checkpoints.safetensors_reader import MappedTensor
+from edgereason.checkpoints.weights import FloatWeight
+from edgereason.errors import ExportError
+from edgereason.export.formats.stage_writers import copy_stage_tokenizer, write_model
+from edgereason.export.inputs.adapter import Adapter
+from edgereason.export.inputs.base_model import Base
+from edgereason.export.inputs.export_errors import as_export_errors
+from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.tokenizer_files import find_tokenizer
+from edgereason.export.progress_callbacks import Progress
+from edgereason.export.quantization.calibration import CalibrationText
+from edgereason.export.quantization.round_to_nearest import EMBEDDINGS_AND_HEAD
+from edgereason.export.safetensors_writer import TensorSpec, write_safetensors
 from edgereason.export.settings import Settings
 from edgereason.export.staging import Staging
 from edgereason.files import write_json
+from edgereason.kernels.packing import BFloat16
 from edgereason.text.tokenizer import Tokenizer
 
-_TABLES = ("model.embed_tokens", "lm_head")
 _MERGED = "Export it with --layout merged."
 
 
 def check_shared(base: Base, adapters: Mapping[str, Adapter], format: str = "native") -> None:
-    """Make sure that adapters can be applied row by row to one base, and that their prompts invoke activated ones.
+    """Make sure that adapters can be applied row by row to one base, and that their prompts invoke activated adapters.
 
     Raises:
         ExportError: one cannot; the message says why, and what to do.
     """
-    for stage, adapter in adapters.items():
-        if adapter.blend or adapter.extrapolation:
-            raise ExportError(
-                f"The {stage} model is made of several adapters, and the shared layout keeps one.", _MERGED
-            )
-        try:
-            read = read_adapter(adapter.path)
-        except BundleError as error:
-            raise ExportError(error.what, error.cure) from error
-        for target in read.targets:
-            if target in _TABLES:
+    for adapter in adapters.values():
+        with as_export_errors():
+            lora = plain_lora(adapter.files)
+        for target in lora.targets:
+            if target in EMBEDDINGS_AND_HEAD:
                 raise ExportError(f"{adapter.path} changes {target}, which both stages share.", _MERGED)
-        if read.invocation and format != "native":
+        if lora.invocation and format != "native":
             raise ExportError(
                 f"{adapter.path} is an activated adapter, which the format {format} cannot apply to a part of a text.",
                 "Export with --format native.",
             )
-        _check_invoked(read, adapter, Tokenizer(find_tokenizer(adapter.path, base.path)))
+        _check_invoked(lora, adapter, Tokenizer(find_tokenizer(adapter.path, base.path)))
 
 
-def _check_invoked(read: LoraAdapter, adapter: Adapter, tokenizer: Tokenizer) -> None:
+def _check_invoked(lora: LoraAdapter, adapter: Adapter, tokenizer: Tokenizer) -> None:
     for guidance in ("Steps: add.", None):
         prompt = tokenizer.encode(tokenizer.render(adapter.prompt.messages("How many?", guidance)))
-        if read.invocation and read.activation(prompt) == len(prompt):
+        if lora.invocation and lora.activation(prompt) == len(prompt):
             raise ExportError(
-                f"{adapter.path} applies from its invocation tokens {list(read.invocation)} on, "
-                f"and its prompt never has them.",
+                f"{adapter.path} is activated by the tokens {list(lora.invocation)}, which its prompt does not have.",
                 "Put the text that invokes it at the end of the user's turn in its prompt.json.",
             )
 
 
 def write_shared(
-    base: Base, adapters: Mapping[str, Adapter], staging: Staging, settings: Settings, report: Callable[[str], Report]
+    base: Base,
+    adapters: Mapping[str, Adapter],
+    staging: Staging,
+    settings: Settings,
+    progress: Callable[[str], Progress],
 ) -> tuple[dict[str, frozenset[int]], dict[str, Any]]:
     """Write the base and both stages' adapters.
 
     Args:
         base: Written without any adapter.
         adapters: By stage.
-        staging: The bundle under way; what it has already is not written again.
+        staging: The unfinished bundle; what it already has is not written again.
         settings: The format and its options.
-        report: Gives, for `base` or a stage, what is called as work goes on.
+        progress: Returns the callback for `base` or a stage.
 
     Returns:
-        By stage the tokens that end its text, and for the manifest how the weights are stored.
+        The stop tokens by stage, and for the manifest how the weights are stored.
 
     Raises:
         ExportError: the weights cannot be written so, or the disk is full.
     """
 
     def write_base() -> dict[str, Any]:
-        calibration = Calibration({stage: adapter.prompt for stage, adapter in adapters.items()}, settings.calibration)
+        calibration = CalibrationText(
+            {stage: adapter.prompt for stage, adapter in adapters.items()}, settings.calibration_text
+        )
         directory, work = staging.path / BASE, staging.work(BASE)
-        return write_model(merge(base), directory, work, settings, calibration, report(BASE))
+        return write_model(merge(base), directory, work, settings, calibration, progress(BASE))
 
     def write_stage(stage: str) -> dict[str, Any]:
         directory, source = staging.path / stage, find_tokenizer(adapters[stage].path, base.path)
-        stop_ids = write_tokenizer(base.config, source, base.path, directory)
+        stop_ids = copy_stage_tokenizer(base.config, source, base.path, directory)
         if settings.format == "gguf":
-            from edgereason.export.gguf.adapter import write_gguf_adapter  # its library may be missing
+            from edgereason.export.gguf.adapter_writer import write_gguf_adapter  # its library may be missing
 
-            write_gguf_adapter(base.config, read_adapter(adapters[stage].path), directory / "adapter.gguf")
+            write_gguf_adapter(base.config, plain_lora(adapters[stage].files), directory / "adapter.gguf")
         else:
             _write_adapter(adapters[stage], base, directory)
-        report(stage)("writing the adapter", 1, 1)
+        progress(stage)("writing the adapter", 1, 1)
         return {"stop_ids": sorted(stop_ids)}
 
     stored = staging.once(BASE, write_base)
@@ -106,19 +114,26 @@ def write_shared(
 
 
 def _write_adapter(adapter: Adapter, base: Base, directory: Path) -> None:
-    """Write an adapter as PEFT does, its factors in 16 bits, and without the path that its base had."""
+    """Write an adapter as PEFT does, with factors in 16 bits and without the path of its base."""
     config = {**adapter.config, "base_model_name_or_path": base.name}
-    factors = {name: _narrow(tensor) for name, tensor in load_file(adapter.weights).items()}
+    stored = {PEFT_PREFIX + name: _in_16_bits(tensor) for name, tensor in adapter.files.tensors.items()}
+    specs: dict[str, TensorSpec] = {
+        name: (BFloat16 if isinstance(array, BFloat16) else array.dtype, array.shape) for name, array in stored.items()
+    }
     try:
         write_json(directory / "adapter_config.json", config)
-        save_file(factors, directory / "adapter_model.safetensors", {"format": "pt"})
+        write_safetensors(directory / "adapter_model.safetensors", specs, stored.items(), {"format": "pt"})
     except OSError as error:
         raise ExportError(f"{directory} cannot be written: {error.strerror}.", "Is there space left?") from error
 
 
-def _narrow(factor: torch.Tensor) -> torch.Tensor:
-    """In float16, or where it holds what that cannot, in bfloat16."""
-    if factor.dtype != torch.float32:
-        return factor
-    half = factor.half()
-    return half if bool(torch.isfinite(half).all()) else factor.bfloat16()
+def _in_16_bits(tensor: MappedTensor) -> FloatWeight:
+    """A factor as float16, or as bfloat16 where it has values beyond float16; factors of 16 bits as they are."""
+    array = float_array(tensor)
+    if isinstance(array, BFloat16) or array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if np.isfinite(half).all():
+        return half
+    return BFloat16(torch.from_numpy(array.copy()).bfloat16().view(torch.uint16).numpy())

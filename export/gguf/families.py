@@ -1,7 +1,7 @@
-"""What llama.cpp has of each family: its architecture, its keys, and which tensors it stores or computes differently.
+"""Each family in llama.cpp: its architecture, its keys, and the tensors that it stores or computes differently.
 
 Keys are those of the GGUF specification (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), their values those
-that llama.cpp's own converter writes. What llama.cpp would compute wrongly without a word is refused here.
+that llama.cpp's own converter writes. What llama.cpp would silently compute differently is refused here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import gguf
 from gguf import MODEL_ARCH, GGUFWriter
 from torch import Tensor
 
-from edgereason.export.gguf import rope
+from edgereason.export.gguf import rope_conversion as rope
 
 _QKV = frozenset({"attn_q", "attn_k", "attn_v", "attn_qkv"})
 _ALL = _QKV | {"attn_output", "ffn_gate", "ffn_up", "ffn_down"}
@@ -29,14 +29,14 @@ class Family:
     Attributes:
         arch: The architecture in llama.cpp.
         write_keys: Writes the hyperparameters of a `config.json`.
-        rope_types: The rotary embeddings that llama.cpp computes for it.
+        rope_types: The RoPE types that llama.cpp computes for it.
         biases: The tensors to which llama.cpp adds a bias.
         rotates_neighbours: llama.cpp rotates neighbouring rows of a head against each other where Hugging Face rotates
             its two halves: rows of q and k change places.
-        norm_offset: What the checkpoint's norms lack: Gemma's multiply by 1 + weight.
-        activation: Of the MLP, under its name in `config.json`.
-        has_windows: Whether llama.cpp lets the layers of `layer_types` see no more than `sliding_window` keys.
-        unlike: Yields what else llama.cpp would compute differently from this configuration.
+        norm_offset: Added to the weights of norms: Gemma's norms multiply by 1 + weight.
+        activation: The MLP's activation, by its name in `config.json`.
+        has_windows: Whether llama.cpp computes sliding-window attention in the layers of `layer_types`.
+        unlike: Yields what else llama.cpp would compute differently, one clause each.
     """
 
     arch: MODEL_ARCH
@@ -58,7 +58,7 @@ class Family:
         yield from self.unlike(config)
 
     def unseen_window(self, config: Any) -> int | None:
-        """The window of keys that the model has and llama.cpp does not compute."""
+        """The sliding window that the model has and llama.cpp does not compute; None without one."""
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
         window: int | None = getattr(config, "sliding_window", None)
         slides = window is not None and "sliding_attention" in kinds and window < config.max_position_embeddings
@@ -149,7 +149,7 @@ def _even_heads(config: Any) -> Iterator[str]:
 
 def _smollm3_unlike(config: Any) -> Iterator[str]:
     if list(config.no_rope_layers) != [int((index + 1) % 4 != 0) for index in range(config.num_hidden_layers)]:
-        yield "llama.cpp leaves positions out of every fourth layer, config.json's no_rope_layers of others"
+        yield "llama.cpp skips RoPE in every fourth layer, config.json's no_rope_layers in others"
 
 
 def _gemma_scale(config: Any, layers_of_27b: int) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _gemma3_unlike(config: Any) -> Iterator[str]:
 
 _LLAMA = Family(MODEL_ARCH.LLAMA, _llama, _PLAIN | {"llama3"}, _ALL, rotates_neighbours=True)
 
-FAMILIES: dict[str, Family] = {
+GGUF_FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "smollm3": Family(MODEL_ARCH.SMOLLM3, _llama, rotates_neighbours=True, unlike=_smollm3_unlike),
@@ -207,7 +207,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "phi3": Family(MODEL_ARCH.PHI3, _phi3, frozenset({"default", "longrope"}), unlike=_even_heads),
 }
-"""From the `model_type` of a `config.json`."""
+"""By the `model_type` of a `config.json`."""
 
 
 def tensor_name(family: Family, layers: int, source: str) -> str | None:
@@ -223,8 +223,8 @@ def _tensor_names(arch: MODEL_ARCH, layers: int) -> gguf.TensorNameMap:
     return gguf.get_tensor_name_map(arch, layers)
 
 
-def stored(family: Family, name: str, tensor: Tensor, config: Any) -> Tensor:
-    """A checkpoint's tensor in float32 as llama.cpp stores it under a GGUF name."""
+def to_gguf_layout(family: Family, name: str, tensor: Tensor, config: Any) -> Tensor:
+    """A checkpoint's tensor, float32, as llama.cpp stores it under a GGUF name."""
     kind = name.split(".")[-2]
     if family.norm_offset and kind.endswith("_norm"):
         return tensor + family.norm_offset

@@ -15,8 +15,8 @@ from edgereason.checkpoints.llama_library import llama_library, without_weights
 from edgereason.errors import BundleError
 from edgereason.text.tokenizer import Tokenizer
 
-MOST_CONTEXT = 4096
-"""Tokens that Ollama keeps memory for; `num_ctx` in the file can be raised to the model's context."""
+MAX_CONTEXT = 4096
+"""Maximum `num_ctx`, for which Ollama reserves memory; it can be raised to the model's context in the file."""
 
 _MARKS = ("<<first system>>", "<<first user>>"), ("another system", "another\nuser")
 
@@ -47,23 +47,23 @@ def write_modelfile(stage: Stage, directory: Path) -> None:
     lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops if stop and '"' not in stop]
     lines.append(f"PARAMETER temperature {stage.sampling.temperature:g}")
     lines.append(f"PARAMETER num_predict {stage.max_new_tokens}")
-    lines.append(f"PARAMETER num_ctx {min(context, MOST_CONTEXT)}")
+    lines.append(f"PARAMETER num_ctx {min(context, MAX_CONTEXT)}")
     (directory / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def go_template(stage: Stage, tokenizer: Tokenizer, first: str = "") -> str | None:
     """The stage's chat in Go's template language, with `.System` and `.Prompt`.
 
-    Where the user turn of the stage's prompt is text around the question, so is it here; where it has a guidance as
-    well, `.Prompt` is the whole turn.
+    Where the user turn of the stage's prompt is text around the question, so is it here; where it has guidance too,
+    `.Prompt` is the whole turn.
 
     Args:
         stage: Its prompt.
         tokenizer: Its chat template.
-        first: The token's text that llama.cpp itself puts before every text; not to be there twice.
+        first: The token that llama.cpp itself puts before every text, which the template must not repeat.
 
     Returns:
-        None where the chat template does more than to put text around its turns.
+        None where the chat template does more than putting text around its turns.
     """
     around = [_around(tokenizer, system if stage.prompt.system else "", user) for system, user in _MARKS]
     if around[0] is None or around[0] != around[1] or any('"""' in piece for piece in around[0]):

@@ -1,7 +1,7 @@
-"""How a byte-level tokenizer splits text before it merges, and llama.cpp's name for that way.
+"""llama.cpp's name for the way in which a byte-level tokenizer splits text before it merges.
 
-llama.cpp does not read the rules of a `tokenizer.json`; it knows rules by name. A name is written only where it stands
-for the tokenizer's own rules, so that llama.cpp and `tokenizers` give the same ids. (llama.cpp's converter finds it by
+llama.cpp does not read the rules of a `tokenizer.json`; it has rules by name. A name is written only where its rules
+are the tokenizer's own, so that llama.cpp and `tokenizers` give the same ids. (llama.cpp's converter finds it by
 the sum over the ids of one text, and so knows only vocabularies that somebody has added.)
 """
 
@@ -49,14 +49,14 @@ _NAMES = {
 
 
 def pre_tokenizer_name(description: dict[str, Any], where: Path) -> str:
-    """llama.cpp's name of the way a byte-level tokenizer splits text.
+    """llama.cpp's name for the pre-tokenizer of a byte-level tokenizer.
 
     Args:
         description: The parsed tokenizer.json.
         where: Its path, for the error.
 
     Raises:
-        ExportError: no name stands for it.
+        ExportError: llama.cpp has no name for it.
     """
     pre = description["pre_tokenizer"] or {}
     steps = pre["pretokenizers"] if pre.get("type") == "Sequence" else [pre]

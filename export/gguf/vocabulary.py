@@ -1,4 +1,4 @@
-"""The tokens of a vocabulary as GGUF lists them: text, type and, for SentencePiece, score, one of each for every id."""
+"""The vocabulary as GGUF lists it: text, type and, for SentencePiece, score of every token id."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Vocabulary:
         self.tokens[id_], self.types[id_], self.scores[id_] = token, kind, score
 
     def add(self, added: Iterable[tuple[int, AddedToken]]) -> None:
-        """Put the added tokens: those that are special, or look so, are never part of a text."""
+        """Put the added tokens; those that are special, or look special, are control tokens."""
         for id_, token in added:
             text = token.content
             if token.special or _looks_special(text):
@@ -61,7 +61,7 @@ def sentence_pieces(tokenizer: Tokenizer, merges: list[tuple[str, str]], size: i
     """The vocabulary of a tokenizer that was converted from SentencePiece, `size` ids.
 
     llama.cpp merges the neighbours whose union has the highest score, `tokenizers` those whose merge comes first: a
-    token's score is minus the place of its first merge. Where `tokenizer.model` lies beside, types and scores are its.
+    token's score is minus the place of its first merge. Types and scores of a `tokenizer.model` go first.
 
     Raises:
         ExportError: it has ids beyond `size`, or `tokenizer.model` is damaged.
@@ -112,7 +112,7 @@ def _names(tokenizer: Tokenizer, size: int, where: Path) -> dict[str, int]:
 
 
 def _looks_special(token: str) -> bool:
-    """Tokens that some models' files forget to call special; the list is that of llama.cpp's converter."""
+    """Tokens that some models' files do not mark as special; the list is that of llama.cpp's converter."""
     return (
         token in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
         or (token.startswith("<|") and token.endswith("|>"))
@@ -121,8 +121,8 @@ def _looks_special(token: str) -> bool:
     )
 
 
-def write(writer: gguf.GGUFWriter, vocabulary: Vocabulary, with_scores: bool) -> None:
-    """Add the lists to a file."""
+def write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, with_scores: bool) -> None:
+    """Write the lists."""
     writer.add_token_list(vocabulary.tokens)
     if with_scores:
         writer.add_token_scores(vocabulary.scores)

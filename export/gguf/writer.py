@@ -1,7 +1,7 @@
-"""Write a model as GGUF through the `gguf` package, each tensor merged, rounded and written before the next.
+"""Write a model as GGUF through the `gguf` package, each tensor merged, quantized and written before the next.
 
-A float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (tests/export/test_gguf.py). A
-file of a smaller type is, byte for byte, what llama.cpp's quantizer makes of it (tests/export/test_gguf_types.py).
+A float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (`test_gguf.py`); a file of a
+smaller type is, byte for byte, what llama.cpp's quantizer writes (`test_gguf_types.py`).
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from edgereason.errors import ExportError
-from edgereason.export.formats.prefetch import ahead
-from edgereason.export.gguf import rope
-from edgereason.export.gguf.families import FAMILIES, Family, stored, tensor_name
-from edgereason.export.gguf.quantize import GGUF_TYPES, Importance, choose_types, quantize_rows
-from edgereason.export.gguf.tokenizer import model_name, write_tokenizer
+from edgereason.export.gguf import rope_conversion as rope
+from edgereason.export.gguf.families import GGUF_FAMILIES, Family, tensor_name, to_gguf_layout
+from edgereason.export.gguf.ggml_types import GGML_FILE_TYPES, Importance, choose_types, quantize_rows
+from edgereason.export.gguf.tokenizer_metadata import model_name, write_tokenizer_metadata
 from edgereason.export.inputs.base_model import open_base
-from edgereason.export.inputs.merge import MergedWeights, merge
+from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.merged_weights import MergedWeights
+from edgereason.export.prefetch import prefetch
+from edgereason.export.progress_callbacks import StepProgress, silent
 from edgereason.files import new_file
 from edgereason.kernels.packing import BFloat16
-
-Progress = Callable[[int, int], None]
-"""Called with the tensors that are done and the tensors that there are."""
 
 _DTYPES = {GGMLQuantizationType.F32: torch.float32, GGMLQuantizationType.F16: torch.float16}
 _CURE = "Export with --format native, which computes the configuration as it is."
@@ -43,7 +42,7 @@ def write_gguf(
     source: Path | MergedWeights,
     out_file: Path,
     gguf_type: str = "Q4_0",
-    progress: Progress | None = None,
+    progress: StepProgress = silent,
     name: str | None = None,
     importance: Importance | None = None,
 ) -> None:
@@ -54,25 +53,24 @@ def write_gguf(
     Args:
         source: Merged weights, or a Hugging Face directory: config.json, *.safetensors and the tokenizer's files.
         out_file: The file to write; replaced where it exists.
-        gguf_type: A name from `GGUF_TYPES`.
-        progress: Called as tensors are written.
+        gguf_type: A name from `GGML_FILE_TYPES`.
+        progress: Called after each tensor.
         name: The model's name inside the file; the family's name when None.
-        importance: What `measure_importance` finds, for types of few bits.
+        importance: The result of `measure_importance`, for types of few bits.
 
     Raises:
         ExportError: the family or tokenizer has no GGUF form, a weight does not fit float16, the quantizer fails, or
             the disk is full.
     """
-    if gguf_type not in GGUF_TYPES:
-        raise ExportError(f"There is no GGUF type {gguf_type!r}.", f"Choose one of {', '.join(GGUF_TYPES)}.")
-    model = _Model.open(merge(open_base(source, "gguf")) if isinstance(source, Path) else source)
-    report = progress or (lambda done, total: None)
+    if gguf_type not in GGML_FILE_TYPES:
+        raise ExportError(f"There is no GGUF type {gguf_type!r}.", f"Choose one of {', '.join(GGML_FILE_TYPES)}.")
+    model = _Model.open(merge(open_base(source)) if isinstance(source, Path) else source)
     try:
         with new_file(out_file) as partial:
             planned = [(tensor, tensor.kind) for tensor in model.tensors]
             if gguf_type != "F16":
                 planned = _plan(model, partial.with_suffix(".sketch"), gguf_type, importance)
-            _write(model, partial, name or model.config.model_type, gguf_type, planned, importance or {}, report)
+            _write(model, partial, name or model.config.model_type, gguf_type, planned, importance or {}, progress)
     except OSError as error:
         raise ExportError(
             f"{out_file} could not be written: {error.strerror or error}.",
@@ -120,17 +118,21 @@ class _Model:
 
 
 def open_family(config: Any, where: Path) -> Family:
-    """The family of a configuration that llama.cpp computes as the configuration says.
+    """The family of a configuration, if llama.cpp computes it correctly.
 
     Raises:
         ExportError: it does not.
     """
-    family = FAMILIES[config.model_type]
+    family = GGUF_FAMILIES.get(config.model_type)
+    if family is None:
+        raise ExportError(
+            f"{where} names the architecture {config.model_type!r}, which GGUF export does not support.", _CURE
+        )
     for difference in family.differences(config):
         raise ExportError(f"{where} would not run as it was trained: {difference}.", _CURE)
     if window := family.unseen_window(config):
         warnings.warn(
-            f"{where} sees {window} tokens at a time, which llama.cpp does not know: beyond that its text may differ.",
+            f"{where} has a sliding window of {window} tokens, which llama.cpp lacks: longer texts may differ.",
             stacklevel=2,
         )
     return family
@@ -141,11 +143,12 @@ def _tensors(weights: MergedWeights, config: Any, family: Family) -> Iterator[_T
         name = tensor_name(family, config.num_hidden_layers, source)
         if name is None:
             raise ExportError(
-                f"{weights.base} holds the tensor {source}, which llama.cpp lacks in {config.model_type} models.", _CURE
+                f"{weights.base} holds the tensor {source}, which llama.cpp lacks in {config.model_type} models.",
+                _CURE,
             )
 
         def load(source: str = source, name: str = name) -> Tensor:
-            return stored(family, name, _read(weights, source), config)
+            return to_gguf_layout(family, name, _read(weights, source), config)
 
         yield _Tensor(name, shape, load)
 
@@ -179,7 +182,7 @@ def _plan(model: _Model, sketch: Path, gguf_type: str, importance: Importance | 
     tensors = {tensor.name: tensor for tensor in model.tensors}
     if chosen.keys() != tensors.keys():
         raise ExportError(
-            "llama.cpp's quantizer has left tensors out.", "Report this with the versions that edgereason doctor shows."
+            "llama.cpp's quantizer has skipped tensors.", "Report this with the versions that edgereason doctor shows."
         )
     return [(tensors[name], kind) for name, kind in chosen.items()]
 
@@ -200,7 +203,7 @@ def _write(
     gguf_type: str,
     planned: list[_Planned],
     importance: Importance,
-    report: Progress,
+    progress: StepProgress,
 ) -> None:
     """Write the file, one tensor in memory at a time and the next one on its way."""
     writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[model.family.arch])
@@ -213,26 +216,26 @@ def _write(
         if gguf_type == "F16":  # where the converter says it; the quantizer says it last
             _add_file_type(writer, gguf_type)
         model.family.write_keys(writer, model.config)
-        write_tokenizer(writer, model.weights.tokenizer, model.weights.config)
+        write_tokenizer_metadata(writer, model.weights.tokenizer, model.weights.config)
         if gguf_type != "F16":
             _add_file_type(writer, gguf_type)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         with (
-            ahead((tensor, kind, tensor.load()) for tensor, kind in planned) as loaded,
-            ahead(_converted(*each, importance, model.weights.base) for each in loaded) as arrays,
+            prefetch((tensor, kind, tensor.load()) for tensor, kind in planned) as loaded,
+            prefetch(_converted(*each, importance, model.weights.base) for each in loaded) as arrays,
         ):
             for done, array in enumerate(arrays, start=1):
                 writer.write_tensor_data(array)
-                report(done, len(planned))
+                progress(done, len(planned))
     finally:
         writer.close()
 
 
 def _add_file_type(writer: gguf.GGUFWriter, gguf_type: str) -> None:
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_file_type(GGUF_TYPES[gguf_type])
+    writer.add_file_type(GGML_FILE_TYPES[gguf_type])
 
 
 def _converted(

@@ -1,1 +1,1 @@
-"""What goes into an export: the base, its adapters, their pairing, and the merged weights."""
+"""The inputs of an export: base, adapters, their pairing, and the merged weights."""

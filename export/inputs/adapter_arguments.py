@@ -1,4 +1,4 @@
-"""What people name as a stage's adapter: one, several with weights, or one to go beyond."""
+"""A stage's adapter as arguments name it: one, several with weights, or one to extrapolate beyond."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgereason.errors import UsageError
-from edgereason.export.inputs.base_model import Adapter, Blend, Extrapolation, open_adapter
+from edgereason.export.inputs.adapter import Adapter, Blend, Extrapolation, open_adapter
 from edgereason.export.settings import Settings
 from edgereason.text.prompts import Prompt
 
-Source = str | Path | Mapping[str, float] | Mapping[Path, float]
-"""A directory, or the weights of several by their directories."""
+AdapterSource = str | Path | Mapping[str, float] | Mapping[Path, float]
+"""An adapter's directory, or the weights of several by their directories."""
 
 
-def open_stage(source: Source, reference: str | Path | None, default_prompt: Prompt, settings: Settings) -> Adapter:
-    """Open what a stage's model is made with.
+def open_stage_adapter(
+    source: AdapterSource, reference: str | Path | None, default_prompt: Prompt, settings: Settings
+) -> Adapter:
+    """Open a stage's adapter.
 
     Args:
         source: One adapter, or several with weights; prompt and tokenizer are those of the first.
-        reference: The adapter to go away from, where `settings.extrapolate` says how far.
-        default_prompt: Of adapters that bring none.
-        settings: How several are combined.
+        reference: The reference adapter of `settings.extrapolate`; None without extrapolation.
+        default_prompt: For adapters that bring none.
+        settings: How several are combined, and how far to extrapolate.
 
     Raises:
         UsageError: no adapter is named, or a weight is not a number.
@@ -43,7 +45,7 @@ def open_stage(source: Source, reference: str | Path | None, default_prompt: Pro
 
 
 def parse_adapters(values: list[str]) -> dict[str, float]:
-    """The adapters and weights in `DIR:WEIGHT` strings; a `DIR` alone weighs 1.
+    """The adapters and weights in `DIR:WEIGHT` strings; a `DIR` alone has the weight 1.
 
     Raises:
         UsageError: a directory is named twice.
@@ -64,7 +66,7 @@ def parse_adapters(values: list[str]) -> dict[str, float]:
 
 
 def parse_stage(value: str) -> dict[str, float]:
-    """A stage's adapters in one word: `DIR`, or several as `DIR:WEIGHT,DIR:WEIGHT`.
+    """A stage's adapters in one argument: `DIR`, or several as `DIR:WEIGHT,DIR:WEIGHT`.
 
     Raises:
         UsageError: a directory is named twice.

@@ -1,9 +1,9 @@
-"""Bases that are themselves quantized, brought back to fp32 before anything is added to them.
+"""Quantized bases, dequantized to float32 before adapters are merged.
 
-What adapters were trained on may be such a base (QLoRA), but its rounding is not what their weights should be merged
-into: the 16-bit model that it was made from is the better one, and a warning says so. Three ways of storing are read:
+Adapters may have been trained on such a base (QLoRA), but merging them into the 16-bit model that it was made from is
+better, and a warning says so. Three kinds are read:
 
-GPTQ (AutoGPTQ, GPTQModel): `edgereason.checkpoints.gptq` has the format.
+GPTQ (AutoGPTQ, GPTQModel): `edgereason.checkpoints.gptq_format` has the format.
 
 AWQ, version "gemm" (AutoAWQ; arXiv 2306.00978): for K inputs and N outputs in G groups
 
@@ -34,17 +34,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgereason.checkpoints import gptq
+from edgereason.checkpoints import gptq_format
+from edgereason.checkpoints.gptq_format import GptqFormat
 from edgereason.errors import BundleError, ExportError
 from edgereason.files import read_json
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
-Read = Callable[[str], Array]
+ReadStored = Callable[[str], Array]
 """A stored tensor in its own type, by its name; bfloat16 as float32."""
 
-METHODS = ("gptq", "awq", "bitsandbytes")
+BASE_QUANTIZATIONS = ("gptq", "awq", "bitsandbytes")
 _CURE = "Give the 16-bit model that it was made from."
 # The place in a word of each of 8 neighbouring outputs.
 _AWQ_PLACES = [0, 4, 1, 5, 2, 6, 3, 7]
@@ -52,17 +53,17 @@ _STATE = ".quant_state.bitsandbytes__"
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """How the weights of a base are stored."""
+class QuantizedBase:
+    """How the weights of a base are quantized."""
 
     method: str
     config: dict[str, Any]
     stored: Shapes
-    """Of the tensors as they lie in the files."""
+    """The shapes of the tensors in the files."""
     where: Path
 
-    def shapes(self, read: Read) -> dict[str, tuple[int, ...]]:
-        """The shapes of the weights that are stored so, by their names in an ordinary checkpoint."""
+    def shapes(self, read: ReadStored) -> dict[str, tuple[int, ...]]:
+        """The shapes of the dequantized weights, by their names in an unquantized checkpoint."""
         shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in self.stored.items():
             stem, _, kind = name.rpartition(".")
@@ -77,11 +78,11 @@ class Quantized:
                 shapes[name] = shape
         return shapes
 
-    def read(self, name: str, read: Read) -> Float32:
-        """A weight in fp32, by its name in an ordinary checkpoint.
+    def read(self, name: str, read: ReadStored) -> Float32:
+        """A weight, float32, by its name in an unquantized checkpoint.
 
         Raises:
-            ExportError: its tensors do not fit each other.
+            ExportError: its tensors do not fit together.
         """
         stem = name.removesuffix(".weight")
         try:
@@ -96,19 +97,19 @@ class Quantized:
             raise ExportError(f"{self.where}: {name} cannot be dequantized: {error}.", _CURE) from error
         return read(name).astype(np.float32, copy=False)
 
-    def _from_gptq(self, stem: str, read: Read) -> Float32:
+    def _from_gptq(self, stem: str, read: ReadStored) -> Float32:
         g_idx = read(f"{stem}.g_idx") if f"{stem}.g_idx" in self.stored else None
-        format = gptq.Format.from_json(self.config, str(self.where))
+        format = GptqFormat.from_json(self.config, str(self.where))
         columns = _gptq_columns(self.stored, stem)
         qweight, qzeros, scales = (read(f"{stem}.{part}") for part in ("qweight", "qzeros", "scales"))
-        return gptq.unpack(format, qweight, qzeros, scales, g_idx, columns).dequantize()
+        return gptq_format.unpack(format, qweight, qzeros, scales, g_idx, columns).dequantize()
 
 
-def find_quantization(path: Path, config: Mapping[str, Any], stored: Shapes) -> Quantized | None:
-    """How a base's weights are quantized, as its configuration says; None where they are not.
+def find_quantization(path: Path, config: Mapping[str, Any], stored: Shapes) -> QuantizedBase | None:
+    """How a base's weights are quantized, by its configuration; None where they are not.
 
     Raises:
-        ExportError: in a way that is not known here.
+        ExportError: the method is not supported.
     """
     where, values = path / "config.json", config.get("quantization_config")
     if values is None and (path / "quantize_config.json").is_file():
@@ -117,11 +118,11 @@ def find_quantization(path: Path, config: Mapping[str, Any], stored: Shapes) -> 
     if values is None:
         return None
     method = values.get("quant_method", "bitsandbytes" if values.get("load_in_4bit") else None)
-    if method not in METHODS:
+    if method not in BASE_QUANTIZATIONS:
         raise ExportError(f"{where}: weights quantized with {method} cannot be read.", _CURE)
     if method == "awq" and (values.get("version", "gemm") != "gemm" or values.get("bits", 4) != 4):
-        raise ExportError(f"{where}: of AWQ, only 4 bits in the version gemm can be read.", _CURE)
-    return Quantized(method, dict(values), stored, where)
+        raise ExportError(f"{where}: AWQ weights can be read only with 4 bits in the version gemm.", _CURE)
+    return QuantizedBase(method, dict(values), stored, where)
 
 
 def _gptq_columns(stored: Shapes, stem: str) -> int:
@@ -133,7 +134,7 @@ def _gptq_columns(stored: Shapes, stem: str) -> int:
     return words * 32 // bits
 
 
-def _from_awq(stem: str, read: Read) -> Float32:
+def _from_awq(stem: str, read: ReadStored) -> Float32:
     q, zeros = (_awq_values(read(f"{stem}.{part}")) for part in ("qweight", "qzeros"))  # [K, N] [G, N]
     scales = read(f"{stem}.scales").astype(np.float32)  # [G, N]
     if scales.shape != zeros.shape or q.shape[1] != zeros.shape[1] or len(q) % len(zeros):
@@ -158,7 +159,7 @@ def _state(array: Array) -> dict[str, Any]:
     return value
 
 
-def _from_4_bits(name: str, state: Mapping[str, Any], read: Read) -> Float32:
+def _from_4_bits(name: str, state: Mapping[str, Any], read: ReadStored) -> Float32:
     packed = read(name).reshape(-1).view(np.uint8)
     values = np.stack([packed >> 4, packed & 15], axis=1).reshape(-1)
     count = math.prod(state["shape"])
@@ -170,7 +171,7 @@ def _from_4_bits(name: str, state: Mapping[str, Any], read: Read) -> Float32:
     return weight
 
 
-def _absmax(name: str, state: Mapping[str, Any], read: Read) -> Float32:
+def _absmax(name: str, state: Mapping[str, Any], read: ReadStored) -> Float32:
     """The largest magnitude of each block; with double quantization it is itself in 8 bits, around an offset."""
     absmax = read(f"{name}.absmax")
     if absmax.dtype != np.uint8:
@@ -182,7 +183,7 @@ def _absmax(name: str, state: Mapping[str, Any], read: Read) -> Float32:
     return result
 
 
-def _from_8_bits(stem: str, read: Read) -> Float32:
+def _from_8_bits(stem: str, read: ReadStored) -> Float32:
     scales = read(f"{stem}.SCB").astype(np.float32)
     weight: Float32 = read(f"{stem}.weight").astype(np.float32) * (scales[:, None] / np.float32(127))
     return weight

@@ -1,4 +1,4 @@
-"""Base models from the hub, at a commit that the bundle remembers."""
+"""Base models from the hub, at a commit that the bundle records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = (
 
 
 def download(hub_id: str, revision: str | None = None) -> tuple[Path, str]:
-    """Fetch a model into the hub's cache, going on where an earlier try has stopped.
+    """Download a model into the hub's cache, resuming an interrupted download.
 
     Args:
         hub_id: Such as `Qwen/Qwen2.5-0.5B`.

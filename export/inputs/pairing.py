@@ -1,4 +1,4 @@
-"""Whether an adapter belongs to a base, told before any work begins."""
+"""Whether an adapter belongs to a base, checked before any work begins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from safetensors import safe_open
 
 from edgereason.errors import ExportError
-from edgereason.export.inputs.base_model import Adapter, Base
+from edgereason.export.inputs.adapter import Adapter
+from edgereason.export.inputs.base_model import Base
 from edgereason.files import read_json
 
 if TYPE_CHECKING:
@@ -32,16 +33,16 @@ def check_pairing(base: Base, adapter: Adapter, layout: str = "merged") -> None:
         ExportError: it does not; the message says what differs and what to pass instead.
     """
     _check_layout(adapter, layout)
-    for part in (*adapter.parts, *([adapter.extrapolation.reference] if adapter.extrapolation else [])):
+    for part in adapter.every:
         _check_kind(part, layout)
         _check_shapes(base, part)
         _check_recorded_base(base, part)
         _check_tokenizers(base, part)
-        _check_values(part)
+        _check_effect(part)
 
 
-def vocabulary(base: Base, adapter: Adapter | None) -> int:
-    """The rows of the embedding table: the adapter's, where its training has resized it, else the base's."""
+def vocabulary_size(base: Base, adapter: Adapter | None) -> int:
+    """The rows of the embeddings: the adapter's, where training has resized them, else the base's."""
     for name in (f"{_EMBEDDING}.weight", f"{_EMBEDDING}.base_layer.weight"):
         if adapter is not None and name in adapter.shapes:
             return adapter.shapes[name][0]
@@ -49,7 +50,7 @@ def vocabulary(base: Base, adapter: Adapter | None) -> int:
 
 
 def check_architecture(base: Base, skeleton: Skeleton) -> None:
-    """Make sure that the checkpoint has every weight that its configuration speaks of, or an adapter brings it.
+    """Make sure that the checkpoint or an adapter has every weight of the configuration.
 
     Raises:
         ExportError: a weight is missing, or of another shape.
@@ -63,7 +64,7 @@ def check_architecture(base: Base, skeleton: Skeleton) -> None:
         if found != shape:
             raise ExportError(
                 f"{base.path}: {name} is {list(found)}, by its configuration and adapter it has to be {list(shape)}.",
-                "Where training has resized the vocabulary, modules_to_save has to name its tables.",
+                "Where training has resized the vocabulary, modules_to_save has to name embeddings and LM head.",
             )
 
 
@@ -88,8 +89,8 @@ def _check_kind(adapter: Adapter, layout: str) -> None:
     config, file = adapter.config, adapter.path / "adapter_config.json"
     if config.get("alora_invocation_tokens") and layout == "merged":
         raise ExportError(
-            f"{file} is of an activated LoRA (alora_invocation_tokens): it changes only what follows its invocation, "
-            "which no merged model can do.",
+            f"{file} is of an activated LoRA (alora_invocation_tokens): it changes only the tokens from its invocation "
+            "on, which a merged model cannot do.",
             "Export with --layout shared.",
         )
     for field in _UNSUPPORTED:
@@ -107,7 +108,7 @@ def _check_kind(adapter: Adapter, layout: str) -> None:
 
 def _check_shapes(base: Base, adapter: Adapter) -> None:
     cure = f'{adapter.path.name}/adapter_config.json names "{_recorded(adapter)}" as its base: pass that one.'
-    rows = vocabulary(base, adapter)
+    rows = vocabulary_size(base, adapter)
     for name, shape in adapter.shapes.items():
         match = _FACTOR.fullmatch(name)
         if not match:
@@ -119,8 +120,8 @@ def _check_shapes(base: Base, adapter: Adapter) -> None:
         outputs, inputs = expected or base.shapes[f"{_EMBEDDING}.weight"]
         if target in (_EMBEDDING, "lm_head"):
             outputs = rows
-        # A is [rank, inputs] and B [outputs, rank], for a weight of [outputs, inputs]; a table's are those of its
-        # transpose.
+        # A is [rank, inputs] and B [outputs, rank], for a weight of [outputs, inputs]; an embedding's are those of
+        # its transpose.
         wanted = inputs if (part == "A") != bool(match["embedding"]) else outputs
         found = shape[1] if part == "A" else shape[0]
         if len(shape) != 2 or found != wanted:
@@ -149,7 +150,7 @@ def _check_recorded_base(base: Base, adapter: Adapter) -> None:
 
 
 def _differ(base: Base, other: Path) -> bool:
-    """Whether another directory's model has other numbers than the base: told from its smallest shared vectors."""
+    """Whether another directory's model has other weights than the base, by the vectors that both have."""
     for file in sorted(other.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a dictionary)
@@ -172,11 +173,11 @@ def _plain(name: str) -> str:
 
 
 def _recorded(adapter: Adapter) -> str:
-    return str(adapter.config.get("base_model_name_or_path") or "")
+    return adapter.files.base
 
 
 def _check_tokenizers(base: Base, adapter: Adapter) -> None:
-    rows = vocabulary(base, adapter)
+    rows = vocabulary_size(base, adapter)
     theirs = _tokens(adapter.path)
     for directory, tokens in ((adapter.path, theirs), (base.path, None if theirs else _tokens(base.path))):
         if tokens and max(tokens.values()) >= rows:
@@ -190,7 +191,7 @@ def _check_tokenizers(base: Base, adapter: Adapter) -> None:
     for token, index in ours.items():
         if theirs.get(token) != index:
             raise ExportError(
-                f"The tokenizer of {adapter.path} is another one than that of {base.path}: {token!r} is "
+                f"The tokenizer of {adapter.path} differs from that of {base.path}: {token!r} is "
                 f"{theirs.get(token, 'missing')} in the one and {index} in the other.",
                 f'Pass the base that the adapter was trained with ("{_recorded(adapter)}").',
             )
@@ -223,16 +224,11 @@ def _model(tokenizer: dict[str, Any]) -> dict[str, Any]:
     return tokenizer.get("model") or {}
 
 
-def _check_values(adapter: Adapter) -> None:
-    """Numbers have to be finite, and some product of factors other than zero."""
+def _check_effect(adapter: Adapter) -> None:
+    """Some product of factors has to be other than zero."""
     zero: dict[str, bool] = {}
     changes = False
     for name, array in adapter.read():
-        if not np.isfinite(array).all():
-            raise ExportError(
-                f"{adapter.weights} has NaN or infinite values in {name}.",
-                "Its training diverged: take an earlier checkpoint, or train with a lower learning rate.",
-            )
         if match := _FACTOR.fullmatch(name):
             zero[match["target"]] = zero.get(match["target"], False) or not array.any()
         elif not name.endswith(("lora_magnitude_vector", ".base_layer.weight")):

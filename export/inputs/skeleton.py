@@ -1,13 +1,12 @@
-"""PEFT's model of a base and its adapters without the base's weights.
+"""PEFT's model of a base and its adapters, without the base's weights.
 
 PEFT knows every kind of LoRA, but merges whole models in memory. Here it gets the base's architecture with placeholders
-for weights (their shape, one number in memory), the adapters are loaded into it, and each layer is lent its real weight
-for as long as PEFT takes to merge it.
+for weights (their shape, one number in memory), the adapters are loaded into it, and each layer gets its real weight
+only while PEFT merges it.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,14 +19,15 @@ from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper, TrainableTokensWrapper
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from edgereason.checkpoints.adapter_files import PEFT_PREFIX
 from edgereason.errors import ExportError
-from edgereason.export.inputs.base_model import Adapter
+from edgereason.export.inputs.adapter import Adapter
+from edgereason.export.inputs.quiet_transformers import quiet_transformers
 
 Float32 = npt.NDArray[np.float32]
-Read = Callable[[str], Float32]
+ReadWeight = Callable[[str], Float32]
 """Reads a weight of the base by its name."""
 
 
@@ -36,21 +36,21 @@ class Skeleton:
 
     Args:
         config: The base's Hugging Face configuration, with the vocabulary that the adapters have.
-        adapter: What is applied to it, with all that is blended with it; None for the base alone.
+        adapter: The adapter, with those that are blended with it; None for the base alone.
 
     Attributes:
         shapes: Of every weight, by its name in the checkpoint, in the model's order.
-        tied: By the name of a weight that is another one as well: that one's name.
-        model: PEFT's model of both, or transformers' of the base alone, all but the adapters' weights placeholders.
+        tied: By the name of a tied weight, the name of the weight that it is tied to.
+        model: PEFT's model of both, or transformers' of the base alone; the base's weights are placeholders.
 
     Raises:
         ExportError: an adapter cannot be loaded into this architecture.
     """
 
     def __init__(self, config: Mapping[str, Any], adapter: Adapter | None) -> None:
-        empty = empty_model(config)
+        empty = placeholder_model(config)
         self.shapes, self.tied = _parameters(empty)
-        self.model = attach(empty, adapter) if adapter else empty
+        self.model = build_peft_model(empty, adapter) if adapter else empty
         self._base: nn.Module = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def changes(self, name: str) -> bool:
@@ -65,12 +65,12 @@ class Skeleton:
         module, leaf = self._find(name)
         return isinstance(module, TrainableTokensWrapper) or not _is_placeholder(getattr(_own(module), leaf))
 
-    def merged(self, name: str, read: Read) -> Float32:
-        """A weight with all that the adapters do to it, in fp32.
+    def merged(self, name: str, read: ReadWeight) -> Float32:
+        """A weight with everything that the adapters do to it, float32.
 
         Args:
             name: Its name in the base's checkpoint.
-            read: Reads what the base has; called with the names of the layer's weights alone.
+            read: Reads a weight of the base; called only with the names of the layer's weights.
 
         Raises:
             ExportError: the merged weight is not finite.
@@ -94,14 +94,14 @@ class Skeleton:
             layer.merged_adapters.clear()
             return _to_numpy(getattr(layer.base_layer, leaf))
 
-    def unmerged(self, name: str, read: Read) -> Float32:
-        """A weight before anything is done to it: the base's, or what training has put in its place."""
+    def unmerged(self, name: str, read: ReadWeight) -> Float32:
+        """A weight before merging: the base's, or what training has put in its place."""
         module, leaf = self._find(name)
         parameter = getattr(module.original_module if isinstance(module, ModulesToSaveWrapper) else _own(module), leaf)
         return read(name) if _is_placeholder(parameter) else _to_numpy(parameter)
 
-    def stored(self, name: str, read: Read) -> Float32:
-        """As `unmerged`, for a name of any weight: a tied one is the other."""
+    def stored(self, name: str, read: ReadWeight) -> Float32:
+        """As `unmerged`, for the name of any weight, tied ones included."""
         source = self.tied.get(name)
         return self.unmerged(source, read) if source else read(name)
 
@@ -114,24 +114,14 @@ class Skeleton:
         return self._base.get_submodule(path), leaf
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """PEFT warns of what transformers has renamed, and of what is checked here."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def placeholder_model(config: Mapping[str, Any]) -> nn.Module:
+    """transformers' model of a configuration in float32, complete but for its weights.
 
-
-def empty_model(config: Mapping[str, Any]) -> nn.Module:
-    """transformers' model of a configuration in float32, ready to compute but for its weights.
-
-    They are placeholders, of their shapes and of one number each; tied ones are the same object.
+    Its weights are placeholders, of their shapes and one number each; tied ones are the same object.
     """
     values = {key: value for key, value in config.items() if key != "quantization_config"}
     parsed = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(values)
-    with quiet(), init_empty_weights(include_buffers=False):
+    with quiet_transformers(), init_empty_weights(include_buffers=False):
         # Only eager attention computes every family's scores as its paper has them (soft caps).
         model: Any = transformers.AutoModelForCausalLM.from_config(
             parsed, dtype=torch.float32, attn_implementation="eager"
@@ -148,7 +138,7 @@ def empty_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def placeholders(module: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """The weights that are to be lent: the modules that hold them, and their names there."""
+    """The placeholders of a model: the modules that hold them, and their names there."""
     return [
         (holder, leaf, parameter)
         for holder in module.modules()
@@ -165,19 +155,19 @@ def _is_placeholder(parameter: object) -> bool:
     return not isinstance(parameter, Tensor) or not any(parameter.stride())
 
 
-def attach(model: nn.Module, adapter: Adapter) -> PeftModel:
+def build_peft_model(model: nn.Module, adapter: Adapter) -> PeftModel:
     """Put an adapter on transformers' model of its base, unmerged; blended ones as PEFT combines them.
 
     Args:
         model: In float32; its vocabulary has to be the adapter's. Weights that the adapter brings replace its own.
-        adapter: What to put on it. An extrapolation is not applied: no adapter can say it.
+        adapter: What to put on it. An extrapolation is not applied: no adapter can express it.
 
     Raises:
         ExportError: it does not fit.
     """
     peft_model: PeftModel | None = None
     names = [f"adapter{index}" for index in range(len(adapter.parts))]
-    with quiet():
+    with quiet_transformers():
         for name, part in zip(names, adapter.parts, strict=True):
             peft_model = _load(peft_model or model, name, part)
         assert peft_model is not None
@@ -189,14 +179,14 @@ def attach(model: nn.Module, adapter: Adapter) -> PeftModel:
 def _load(model: nn.Module, name: str, adapter: Adapter) -> PeftModel:
     """Put one adapter on a model, or beside those that it has."""
     try:
-        # What was drawn to begin the training with does not matter any more, and may be costly to draw.
+        # How training was initialized does not matter any more, and may be costly to compute.
         config = LoraConfig.from_pretrained(str(adapter.path), inference_mode=True)
         config.init_lora_weights = True
         if isinstance(model, PeftModel):
             model.add_adapter(name, config, low_cpu_mem_usage=True)
         else:
             model = get_peft_model(model, config, adapter_name=name, low_cpu_mem_usage=True)
-        tensors = {key: tensor.float() for key, tensor in load_file(adapter.weights).items()}
+        tensors = {PEFT_PREFIX + key: torch.from_numpy(array) for key, array in adapter.read()}
         found = set_peft_model_state_dict(model, tensors, name, low_cpu_mem_usage=True)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ExportError(
@@ -275,8 +265,8 @@ def _own(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _lent(layer: nn.Module, prefix: str, read: Read) -> Iterator[None]:
-    """Give a layer its real weights for as long as the block takes."""
+def _lent(layer: nn.Module, prefix: str, read: ReadWeight) -> Iterator[None]:
+    """Give a layer its real weights for the duration of the block."""
     held = dict(layer.named_parameters(recurse=False))
     for leaf, parameter in held.items():
         if _is_placeholder(parameter):

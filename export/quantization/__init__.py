@@ -1,1 +1,1 @@
-"""Rounding weights to 4 or 8 bits: round to nearest, GPTQ, mixed precision, calibration."""
+"""Quantization to 4 or 8 bits: round to nearest, GPTQ, mixed precision, calibration text."""

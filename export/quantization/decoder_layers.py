@@ -1,6 +1,6 @@
-"""A model run one decoder layer at a time: no more of its weights is in memory than the layer at work.
+"""A forward pass one decoder layer at a time: only the weights of the current layer are in memory.
 
-The layers, masks and position embeddings are transformers' own, so that every family computes what it should.
+Layers, masks and position embeddings are those of transformers, so that every family computes what it should.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Float32 = npt.NDArray[np.float32]
 
 
 class _Call(NamedTuple):
-    """What a model gives a layer besides the hidden states, for sequences of one length."""
+    """A decoder layer's arguments besides the hidden states, for sequences of one length."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
 
-class Decoder:
+class DecoderLayers:
     """A causal language model whose weights are read from a mapping when they are needed.
 
     Args:
@@ -35,7 +35,7 @@ class Decoder:
         weights: Its tensors by their names in the checkpoint, float32; each is asked for once per use.
 
     Attributes:
-        depth: How many layers it has.
+        depth: The number of decoder layers.
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Float32]) -> None:
@@ -51,7 +51,7 @@ class Decoder:
 
     @torch.no_grad()
     def embed(self, sequences: list[list[int]]) -> list[Tensor]:
-        """What the first layer gets for each sequence of ids: float32 `[1, T, hidden]`."""
+        """The first layer's input for each sequence of token ids: float32 `[1, T, hidden]`."""
         with self._loaded("model.embed_tokens"):
             return [self._first_input(input_ids=torch.tensor([ids])) for ids in sequences]
 
@@ -63,7 +63,7 @@ class Decoder:
 
     @torch.no_grad()
     def run(self, index: int, hidden: Tensor) -> Tensor:
-        """What a layer, which has to be loaded, makes of `[1, T, hidden]`."""
+        """The output of a loaded layer for `[1, T, hidden]`, of the same shape."""
         call = self._call(index, hidden)
         output = self._layers[index](hidden, *call.args, **call.kwargs)
         result: Tensor = output[0] if isinstance(output, tuple) else output
@@ -71,7 +71,7 @@ class Decoder:
 
     @torch.no_grad()
     def logits(self, states: list[Tensor]) -> Iterator[Tensor]:
-        """The logits `[T, vocab]` of the last layer's outputs `[1, T, hidden]`, one sequence after the other."""
+        """The logits `[T, vocab]` for the last layer's outputs `[1, T, hidden]`, one sequence after the other."""
         head = "lm_head" if "lm_head.weight" in self._weights else "model.embed_tokens"
         with self._loaded("model.norm"), self._loaded("lm_head", head):
             for hidden in states:
@@ -89,7 +89,7 @@ class Decoder:
         return self._calls[length][index]
 
     def _first_input(self, **inputs: Tensor) -> Tensor:
-        """Run the model up to its first layer; notes what each of its layers is given."""
+        """Run the model up to its first layer, and note each layer's arguments."""
         calls: list[_Call] = []
         first: list[Tensor] = []
 
@@ -107,7 +107,7 @@ class Decoder:
 
     @contextmanager
     def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
-        """Let every layer do something else."""
+        """Replace the forward pass of every layer."""
         for layer in self._layers:
             layer.forward = forward
         try:

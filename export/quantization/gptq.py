@@ -1,7 +1,7 @@
-"""GPTQ: weights rounded one input at a time, each error made up for by the inputs that are not rounded yet.
+"""GPTQ: a weight is rounded one input at a time, and the inputs that are not rounded yet compensate for each error.
 
-Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, arXiv 2210.17323. What a layer computes on calibration text is to change
-least: with inputs X `[T, K]` and H = XᵀX, the loss of a weight Q in place of W is the trace of (W - Q) H (W - Q)ᵀ.
+Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, arXiv 2210.17323. It minimizes how much a layer's outputs change on
+calibration text: with inputs X `[T, K]` and the Hessian H = XᵀX, the loss of Q in place of W is tr((W - Q) H (W - Q)ᵀ).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from edgereason.export.quantization.quantized_linear import QuantizedLinear
 from edgereason.export.quantization.scale_search import find_levels, round_to
 
 _BLOCK = 128
-_MOST_DAMPING = 1.0
+_MAX_DAMPENING = 1.0
 
 
 @dataclass(frozen=True)
-class Method:
-    """How a layer is rounded.
+class GptqOptions:
+    """The options of GPTQ.
 
     Attributes:
         bits: 4 or 8.
         group_size: Inputs that share a scale, a multiple of 32; None for one scale per output.
         symmetric: Zero points in the middle; otherwise each group has its own.
         act_order: Round the inputs of the largest activations first.
-        static_groups: Groups are neighbouring inputs even with `act_order`, with levels that are chosen beforehand;
-            otherwise inputs that are rounded after each other are a group, which the engine has to bring together.
-        damping: What is added to the diagonal of H, as a share of its mean.
-        search: Choose each group's range for the least error, instead of the range that it has.
+        static_groups: Fix the groups and their scales before `act_order` permutes the inputs; otherwise inputs that are
+            rounded after each other form a group, which the engine has to bring together.
+        dampening: Added to the diagonal of H, as a share of its mean.
+        search: Search each group's range for the minimum error, instead of taking its full range.
     """
 
     bits: int = 4
@@ -40,7 +40,7 @@ class Method:
     symmetric: bool = True
     act_order: bool = True
     static_groups: bool = True
-    damping: float = 0.01
+    dampening: float = 0.01
     search: bool = True
 
 
@@ -63,27 +63,28 @@ class Hessian:
         self.rows += len(rows)
 
 
-def quantize(weight: Tensor, hessian: Tensor, method: Method) -> QuantizedLinear:
-    """Round a weight for the least change of what it computes.
+def quantize_with_gptq(weight: Tensor, hessian: Tensor, options: GptqOptions) -> QuantizedLinear:
+    """Quantize a weight such that its outputs change least.
 
     Args:
         weight: float32 `[N, K]`; layers of the same inputs may be stacked, as rows do not depend on each other.
-        hessian: float32 `[K, K]`, XᵀX of the layer's inputs; is overwritten.
+        hessian: float32 `[K, K]`, XᵀX of the layer's inputs; overwritten.
+        options: Bits, groups and dampening.
 
     Raises:
-        ExportError: H has values that are not finite, or stays singular with any damping.
+        ExportError: H has values that are not finite, or stays singular with any dampening.
     """
     columns = weight.shape[1]
-    size = columns if method.group_size is None else method.group_size
+    size = columns if options.group_size is None else options.group_size
     starts = torch.arange(columns) // size  # [K]: each input's group, if groups are neighbours
     order = torch.arange(columns)
-    if method.act_order:
+    if options.act_order:
         order = hessian.diagonal().argsort(descending=True, stable=True)
-    hessian = hessian[order][:, order] if method.act_order else hessian
-    factor = _inverse_factor(hessian, method.damping)
-    static = method.static_groups and method.act_order
+    hessian = hessian[order][:, order] if options.act_order else hessian
+    factor = _inverse_factor(hessian, options.dampening)
+    static = options.static_groups and options.act_order
     g_idx = starts[order] if static else starts  # [K], in the order of rounding
-    worker = _Rounding(weight[:, order].T.contiguous(), factor, g_idx, size, method)
+    worker = _Rounding(weight[:, order].T.contiguous(), factor, g_idx, size, options)
     if static:
         worker.choose_all_levels()
     worker.run()
@@ -91,17 +92,17 @@ def quantize(weight: Tensor, hessian: Tensor, method: Method) -> QuantizedLinear
     return QuantizedLinear(
         worker.q[back].T.contiguous().numpy(),
         worker.scales.T.contiguous().half().numpy(),
-        None if method.symmetric else worker.zeros.T.contiguous().to(torch.uint8).numpy(),
+        None if options.symmetric else worker.zeros.T.contiguous().to(torch.uint8).numpy(),
         g_idx[back].numpy().astype(np.int32),
         size,
-        method.bits,
+        options.bits,
     )
 
 
 class _Rounding:
     """The state of one weight being rounded; everything has its inputs in the order of rounding, as rows."""
 
-    def __init__(self, weight: Tensor, factor: Tensor, g_idx: Tensor, size: int, method: Method) -> None:
+    def __init__(self, weight: Tensor, factor: Tensor, g_idx: Tensor, size: int, options: GptqOptions) -> None:
         columns, rows = weight.shape
         self.q = torch.empty(columns, rows, dtype=torch.uint8)
         groups = int(g_idx.max()) + 1
@@ -110,7 +111,7 @@ class _Rounding:
         self._factor = factor  # [K, K], upper
         self._g_idx = g_idx
         self._size = size
-        self._method = method
+        self._options = options
         self._static = False
         # The loss of an error in input k, all others free to make up for it, is its square times this.
         self._importance = factor.diagonal().square().reciprocal()
@@ -140,31 +141,35 @@ class _Rounding:
             if not self._static and (first + i) % self._size == 0:
                 self._choose_levels(group, slice(first + i, first + i + self._size))
             scale, zero = self.scales[group], self.zeros[group]
-            q = round_to(block[i], scale, zero, self._method.bits)
+            q = round_to(block[i], scale, zero, self._options.bits)
             self.q[first + i] = q.to(torch.uint8)
             torch.sub(block[i], q.sub_(zero).mul_(scale), out=errors[i]).div_(diagonal[i])
             block[i + 1 :].addr_(factor[i, i + 1 :], errors[i], alpha=-1)
 
     def _choose_levels(self, group: int, members: slice | Tensor) -> None:
-        m = self._method
+        options = self._options
         weight, importance = self._weight[members].T, self._importance[members]
-        self.scales[group], self.zeros[group] = find_levels(weight, importance, m.bits, m.symmetric, m.search)
+        self.scales[group], self.zeros[group] = find_levels(
+            weight, importance, options.bits, options.symmetric, options.search
+        )
 
 
-def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
-    """U, upper triangular, with H⁻¹ = UᵀU, of the damped H `[K, K]`.
+def _inverse_factor(hessian: Tensor, dampening: float) -> Tensor:
+    """U, upper triangular, with H⁻¹ = UᵀU, of the dampened H `[K, K]`.
 
     H = RRᵀ with R upper triangular has R⁻¹ = U; R is the ordinary factor of H with its inputs in reverse. That takes a
     third of the work of factoring the inverse, and one matrix less.
     """
     diagonal = hessian.diagonal()
     if not torch.isfinite(diagonal).all():
-        raise ExportError("The model computes values that are not finite on the calibration text.", "Check the base.")
+        raise ExportError(
+            "The model computes values that are not finite on the calibration text.", "Check the base and the adapter."
+        )
     # An input that is always zero tells nothing: it is rounded to nearest.
     diagonal[diagonal == 0] = diagonal.mean().clamp(min=1e-12)
     mean = float(diagonal.mean())
     while True:
-        diagonal += damping * mean
+        diagonal += dampening * mean
         lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
         if not failed:
             upper = lower.flip(0, 1)
@@ -172,6 +177,8 @@ def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
             identity = torch.eye(len(upper))
             factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True, out=identity)
             return factor
-        damping = max(10 * damping, 1e-4)
-        if damping > _MOST_DAMPING:
-            raise ExportError("The calibration text leaves a layer's statistics singular.", "Give more of it.")
+        dampening = max(10 * dampening, 1e-4)
+        if dampening > _MAX_DAMPENING:
+            raise ExportError(
+                "The calibration text leaves a layer's Hessian singular.", "Give more text with --calibration-text."
+            )

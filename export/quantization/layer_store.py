@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgereason.checkpoints.weights import read_safetensors
-from edgereason.export.formats.safetensors_file import write_streamed
+from edgereason.checkpoints.safetensors_reader import read_safetensors
 from edgereason.export.quantization.quantized_linear import QuantizedLinear
+from edgereason.export.safetensors_writer import write_safetensors
 from edgereason.kernels.packing import PackedWeight
 
 _PARTS = ("qweight", "scales", "zeros", "order")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Linear layers of one input, which are rounded together and have the same bits.
+class LayerGroup:
+    """Linear layers of one input, which are quantized together and have the same bits.
 
     Attributes:
         names: Of the layers in the checkpoint, such as `model.layers.0.self_attn.q_proj`.
-        losses: By bits: how much rounding this unit alone changes what its decoder layer computes, as the squared
-            error's share of the output. Empty where nobody asked.
-        bytes: By bits: what the unit takes.
+        losses: By bits: the squared error of the decoder layer's outputs with this group alone quantized, as a share of
+            their squares. Empty where no choice between bits is made.
+        bytes: By bits: the size of the group.
     """
 
     names: tuple[str, ...]
@@ -45,13 +45,13 @@ class LayerStore:
         """Whether a decoder layer is finished."""
         return self._file(index).is_file()
 
-    def write(self, index: int, units: list[tuple[Unit, dict[int, list[QuantizedLinear]]]]) -> None:
-        """Keep a decoder layer: of each unit, by bits, the weights of its layers in the order of their names."""
+    def write(self, index: int, groups: list[tuple[LayerGroup, dict[int, list[QuantizedLinear]]]]) -> None:
+        """Store a decoder layer: for each group, by bits, the weights of its layers in the order of their names."""
         packed = {
             f"{name}.{bits}": weight.to_packed()
-            for unit, results in units
+            for group, results in groups
             for bits, weights in results.items()
-            for name, weight in zip(unit.names, weights, strict=True)
+            for name, weight in zip(group.names, weights, strict=True)
         }
         tensors = {
             f"{name}.{part}": getattr(weight, part)
@@ -60,19 +60,19 @@ class LayerStore:
             if getattr(weight, part) is not None
         }
         shapes = {name: [weight.rows, weight.columns, weight.bits] for name, weight in packed.items()}
-        listed = [{"names": unit.names, "losses": unit.losses, "bytes": unit.bytes} for unit, _ in units]
-        write_streamed(
+        listed = [{"names": group.names, "losses": group.losses, "bytes": group.bytes} for group, _ in groups]
+        write_safetensors(
             self._file(index),
             {name: (array.dtype, array.shape) for name, array in tensors.items()},
             tensors.items(),
             {"shapes": json.dumps(shapes), "units": json.dumps(listed)},
         )
 
-    def units(self, index: int) -> list[Unit]:
-        """The units of a finished decoder layer."""
+    def groups(self, index: int) -> list[LayerGroup]:
+        """The groups of a finished decoder layer."""
         _, metadata = read_safetensors(self._file(index))
         return [
-            Unit(
+            LayerGroup(
                 tuple(value["names"]),
                 {int(bits): float(loss) for bits, loss in value["losses"].items()},
                 {int(bits): int(size) for bits, size in value["bytes"].items()},
@@ -83,15 +83,15 @@ class LayerStore:
     def weights(self, index: int, bits: Mapping[str, int]) -> dict[str, PackedWeight]:
         """The weights of a finished decoder layer by name, mapped from disk.
 
-        `bits` says which of those of a layer are wanted where it was kept in several; else the fewest.
+        `bits` chooses where a layer is stored in several; the fewest are the default.
         """
         tensors, metadata = read_safetensors(self._file(index))
         arrays: dict[str, npt.NDArray[Any]] = {name: tensor.array for name, tensor in tensors.items()}
         shapes = json.loads(metadata["shapes"])
         return {
-            name: _packed(arrays, *_entry(shapes, name, bits.get(name, min(unit.bytes))))
-            for unit in self.units(index)
-            for name in unit.names
+            name: _packed(arrays, *_entry(shapes, name, bits.get(name, min(group.bytes))))
+            for group in self.groups(index)
+            for name in group.names
         }
 
     def all_weights(self, bits: Mapping[str, int]) -> dict[str, PackedWeight]:

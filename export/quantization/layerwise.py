@@ -1,8 +1,8 @@
 """GPTQ through a whole model, one decoder layer at a time.
 
-A layer's statistics come from inputs that the rounded layers before it have computed, so that each makes up for errors
-of those before. Within a decoder layer the linear layers go in the order in which they are computed, for the same
-reason; those of one input have the same statistics and are rounded together.
+A layer's Hessian comes from inputs that the quantized layers before it have computed, so that each layer compensates
+for their errors. Within a decoder layer the linear layers are quantized in the order in which they are computed, for
+the same reason; layers of one input have the same Hessian and are quantized together.
 """
 
 from __future__ import annotations
@@ -18,58 +18,66 @@ import torch
 from torch import Tensor, nn
 
 from edgereason.errors import ExportError
-from edgereason.export.quantization.decoder_layers import Decoder
-from edgereason.export.quantization.gptq import Hessian, Method, quantize
-from edgereason.export.quantization.layer_store import LayerStore, Unit
+from edgereason.export.progress_callbacks import StepProgress, part_of
+from edgereason.export.quantization.decoder_layers import DecoderLayers
+from edgereason.export.quantization.gptq import GptqOptions, Hessian, quantize_with_gptq
+from edgereason.export.quantization.layer_store import LayerGroup, LayerStore
 from edgereason.export.quantization.quantized_linear import QuantizedLinear
 
-Report = Callable[[int, int], None]
-"""Called with the decoder layers done and their number."""
-
 _PROBES = 16
-"""Sequences on which a unit's loss is measured."""
+"""Sequences on which the loss of a group of layers is measured."""
 
 
 def quantize_layers(
-    decoder: Decoder,
+    decoder: DecoderLayers,
     sequences: list[list[int]],
-    method: Method,
+    options: GptqOptions,
     store: LayerStore,
-    report: Report,
+    progress: StepProgress,
     choices: tuple[int, ...] = (),
 ) -> None:
-    """Round the linear layers of all decoder layers into a store; those that it has already stay as they are.
+    """Quantize the linear layers of all decoder layers into a store; those that it already has stay as they are.
 
     Args:
         decoder: The model in full precision.
-        sequences: Calibration text as ids. Each is run on its own, so lengths may differ.
-        method: How layers are rounded.
+        sequences: Calibration text as token ids. Each has a forward pass of its own, so lengths may differ.
+        options: How layers are quantized.
         store: Where finished layers go.
-        report: Called after each decoder layer.
-        choices: Bits among which a choice will be made: each layer is kept in all of them, with its loss in each, and
-            those that follow get the inputs that the fewest bits make.
+        progress: Called after each sequence of each step in a decoder layer.
+        choices: Bits to choose from later: each layer is stored in all of them, with its loss in each, and the layers
+            that follow get their inputs from the fewest bits.
 
     Raises:
-        ExportError: the calibration text is empty, or a layer's statistics are unusable.
+        ExportError: the calibration text is empty, or a layer's Hessian is unusable.
     """
     if not sequences:
-        raise ExportError("The calibration text is empty.", "Give a file with text, or leave --calibration out.")
+        raise ExportError("The calibration text is empty.", "Give a file with text, or leave --calibration-text out.")
     states = decoder.embed(sequences)
-    bits = choices or (method.bits,)
+    bits = choices or (options.bits,)
     for index in range(decoder.depth):
         with decoder.layer(index) as layer:
+            part = part_of(progress, index, decoder.depth)
             work = _DecoderLayer(decoder, index, layer, states)
             if store.has(index):
                 install(layer, index, {name: weight.dequantize() for name, weight in store.weights(index, {}).items()})
+                groups: list[tuple[str, ...]] = []
             else:
-                store.write(index, [work.round(names, method, bits, bool(choices)) for names in work.units()])
+                groups = work.groups()
+                store.write(
+                    index,
+                    [
+                        work.quantize(names, options, bits, bool(choices), part_of(part, number, len(groups) + 1))
+                        for number, names in enumerate(groups)
+                    ],
+                )
+            forward = part_of(part, len(groups), len(groups) + 1)
             for number, hidden in enumerate(states):
                 states[number] = decoder.run(index, hidden)
-        report(index + 1, decoder.depth)
+                forward(number + 1, len(states))
 
 
 def install(layer: nn.Module, index: int, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Let linear layers of a loaded decoder layer have other weights, by their names in the checkpoint."""
+    """Replace weights of linear layers in a loaded decoder layer, by their names in the checkpoint."""
     for name, weight in weights.items():
         _linear(layer, index, name).weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
 
@@ -81,15 +89,15 @@ def _linear(layer: nn.Module, index: int, name: str) -> nn.Linear:
 
 
 class _DecoderLayer:
-    """A loaded decoder layer, whose linear layers become rounded ones."""
+    """A loaded decoder layer, whose linear layers become quantized ones."""
 
-    def __init__(self, decoder: Decoder, index: int, layer: nn.Module, states: list[Tensor]) -> None:
+    def __init__(self, decoder: DecoderLayers, index: int, layer: nn.Module, states: list[Tensor]) -> None:
         self._decoder = decoder
         self._index = index
         self._layer = layer
         self._states = states
 
-    def units(self) -> list[tuple[str, ...]]:
+    def groups(self) -> list[tuple[str, ...]]:
         """The names of the linear layers, those of one input together, in the order in which they are computed."""
         found: list[tuple[Tensor, list[str]]] = []
 
@@ -110,19 +118,25 @@ class _DecoderLayer:
             each.remove()
         return [tuple(f"model.layers.{self._index}.{name}" for name in names) for _, names in found]
 
-    def round(
-        self, names: tuple[str, ...], method: Method, choices: tuple[int, ...], measure: bool
-    ) -> tuple[Unit, dict[int, list[QuantizedLinear]]]:
-        """Round a unit to each of the bits, and go on with what the fewest bits give."""
+    def quantize(
+        self,
+        names: tuple[str, ...],
+        options: GptqOptions,
+        choices: tuple[int, ...],
+        measure: bool,
+        progress: StepProgress,
+    ) -> tuple[LayerGroup, dict[int, list[QuantizedLinear]]]:
+        """Quantize a group of layers to each of the bits, and go on with the weights of the fewest bits."""
         modules = [self._module(name) for name in names]
-        hessian = self._hessian(modules[0], names)
+        hessian = self._hessian(modules[0], names, part_of(progress, 0, 2))
+        rounding = part_of(progress, 1, 2)
         weight = torch.cat([module.weight for module in modules])
         exact = [self._run(hidden) for hidden in self._states[:_PROBES]] if measure else []
         results: dict[int, list[QuantizedLinear]] = {}
         losses: dict[int, float] = {}
-        for bits in sorted(choices, reverse=True):  # the fewest come last and stay
+        for done, bits in enumerate(sorted(choices, reverse=True), start=1):  # the fewest come last and stay
             statistics = hessian if bits == min(choices) else hessian.clone()
-            rounded = quantize(weight, statistics, replace(method, bits=bits))
+            rounded = quantize_with_gptq(weight, statistics, replace(options, bits=bits))
             results[bits] = rounded.split([module.out_features for module in modules])
             install(
                 self._layer,
@@ -131,16 +145,18 @@ class _DecoderLayer:
             )
             if measure:
                 losses[bits] = self._loss(exact)
+            rounding(done, len(choices))
         sizes = {bits: sum(part.to_packed().nbytes for part in parts) for bits, parts in results.items()}
-        return Unit(names, losses, sizes), results
+        return LayerGroup(names, losses, sizes), results
 
-    def _hessian(self, module: nn.Linear, names: tuple[str, ...]) -> Tensor:
+    def _hessian(self, module: nn.Linear, names: tuple[str, ...], progress: StepProgress) -> Tensor:
         """XᵀX of a linear layer's inputs over the calibration text; the layers behind it are not computed."""
         hessian = Hessian(module.in_features)
         with _stopping_before(module, hessian.add):
-            for hidden in self._states:
+            for done, hidden in enumerate(self._states, start=1):
                 with suppress(_ReachedError):
                     self._run(hidden)
+                progress(done, len(self._states))
         if not torch.isfinite(hessian.value.diagonal()).all():
             raise ExportError(
                 f"The inputs of {names[0]} are not finite on the calibration text.", "Check the base and the adapter."
@@ -160,7 +176,7 @@ class _DecoderLayer:
 
 
 class _ReachedError(Exception):
-    """The computation has come to the layer whose inputs were wanted."""
+    """The forward pass has come to the layer whose inputs are wanted."""
 
 
 @contextmanager

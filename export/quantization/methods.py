@@ -1,39 +1,46 @@
-"""Which weights of a stage are rounded how: what the settings ask for, done before a writer comes."""
+"""Which weights of a stage are quantized by which method: what the settings ask for, done before a writer comes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgereason.export.formats.native_writer import Rounding, native_bytes
-from edgereason.export.inputs.merge import MergedWeights
-from edgereason.export.quantization.calibration import Calibration
-from edgereason.export.settings import ONE_GROUP, Settings
+from edgereason.export.inputs.merged_weights import MergedWeights
+from edgereason.export.progress_callbacks import Progress
+from edgereason.export.quantization.calibration import CalibrationText
+from edgereason.export.quantization.round_to_nearest import Rounding
+from edgereason.export.settings import Settings
 from edgereason.kernels.packing import PackedWeight
 from edgereason.text.tokenizer import Tokenizer
 
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, the steps done and their number."""
+if TYPE_CHECKING:
+    from edgereason.export.quantization.gptq import GptqOptions
+
+FileSize = Callable[[Mapping[str, PackedWeight]], int]
+"""The bytes of a model's file whose linear layers are these."""
 
 
-def rounding(settings: Settings) -> Rounding:
-    """How weights are stored that gptq does not round."""
-    size = None if settings.group_size == ONE_GROUP else settings.group_size
-    return Rounding(settings.bits, size, settings.symmetric)
-
-
-def quantize(
-    merged: MergedWeights, calibration: Calibration, work: Path, settings: Settings, report: Report
+def quantize_model(
+    merged: MergedWeights,
+    calibration: CalibrationText,
+    work: Path,
+    settings: Settings,
+    progress: Progress,
+    file_size: FileSize | None = None,
 ) -> Mapping[str, PackedWeight]:
-    """The linear layers that are not simply rounded to nearest, by their names without `.weight`; mapped from `work`.
+    """Quantize the linear layers that are not rounded to nearest.
 
     Args:
         merged: The model in full precision.
         calibration: The text that statistics come from.
         work: Where finished layers are kept; those of an interrupted export are not done again.
         settings: The method and its options.
-        report: Called as work goes on.
+        progress: Called as work goes on.
+        file_size: What `target_size` is compared with; needed only with it.
+
+    Returns:
+        By their names without `.weight`, mapped from `work`; empty where the method is `rtn`.
 
     Raises:
         ExportError: a layer's statistics are unusable, or a target cannot be reached.
@@ -41,37 +48,42 @@ def quantize(
     """
     if settings.method != "gptq":
         return {}
-    from edgereason.export.quantization.decoder_layers import Decoder
-    from edgereason.export.quantization.gptq import Method
+    from edgereason.export.quantization.decoder_layers import DecoderLayers
     from edgereason.export.quantization.layer_store import LayerStore
     from edgereason.export.quantization.layerwise import quantize_layers
     from edgereason.export.quantization.mixed_precision import choose_for_divergence, choose_for_size
 
-    rest = rounding(settings)
-    method = Method(
-        settings.bits,
-        rest.group_size,
-        settings.symmetric,
-        settings.act_order,
-        settings.static_groups,
-        settings.damping,
-        settings.clip_search,
-    )
     sequences = calibration.sequences(Tokenizer(merged.tokenizer))
-    decoder, store = Decoder(merged.config, merged), LayerStore(work / "layers")
+    decoder, store = DecoderLayers(merged.config, merged), LayerStore(work / "layers")
     mixed = settings.target_size is not None or settings.target_kl is not None
     choices = (4, 8) if mixed else ()
-    quantize_layers(decoder, sequences, method, store, lambda *step: report("quantizing", *step), choices)
+    quantize_layers(
+        decoder, sequences, _gptq_options(settings), store, lambda *step: progress("quantizing", *step), choices
+    )
     bits: dict[str, int] = {}
     if settings.target_size is not None:
-        least = native_bytes(merged.config, merged, rest, store.all_weights({}))
-        bits = choose_for_size(store, decoder.depth, settings.target_size - least)
+        assert file_size is not None
+        bits = choose_for_size(store, decoder.depth, settings.target_size - file_size(store.all_weights({})))
     elif settings.target_kl is not None:
-        bits = choose_for_divergence(store, decoder, sequences, settings.target_kl, report)
+        bits = choose_for_divergence(store, decoder, sequences, settings.target_kl, progress)
     return store.all_weights(bits)
 
 
-def describe(settings: Settings, quantized: Mapping[str, PackedWeight]) -> dict[str, Any]:
+def _gptq_options(settings: Settings) -> GptqOptions:
+    from edgereason.export.quantization.gptq import GptqOptions
+
+    return GptqOptions(
+        settings.bits,
+        Rounding.of_settings(settings).group_size,
+        settings.symmetric,
+        settings.act_order,
+        settings.static_groups,
+        settings.dampening,
+        settings.clip_search,
+    )
+
+
+def describe_quantization(settings: Settings, quantized: Mapping[str, PackedWeight]) -> dict[str, Any]:
     """How the weights are stored, for the manifest."""
     if settings.bits == 16:
         return {"type": "f16"}
@@ -82,7 +94,7 @@ def describe(settings: Settings, quantized: Mapping[str, PackedWeight]) -> dict[
         stored |= {
             "act_order": settings.act_order,
             "static_groups": settings.static_groups,
-            "damping": settings.damping,
+            "damping": settings.dampening,
         }
     if settings.target_size is not None or settings.target_kl is not None:
         stored["layers_of_8_bits"] = sorted(name for name, weight in quantized.items() if weight.bits == 8)

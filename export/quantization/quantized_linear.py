@@ -1,4 +1,4 @@
-"""A quantized linear layer as every writer takes it: native, GPTQ and ONNX weights differ in their order alone."""
+"""A quantized linear layer as every writer takes it: native, GPTQ and ONNX weights differ only in their order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgereason.checkpoints import gptq
+from edgereason.checkpoints import gptq_format
 from edgereason.kernels import packing
 from edgereason.kernels.packing import PackedWeight
 
@@ -57,16 +57,16 @@ class QuantizedLinear:
 
     @property
     def ordered(self) -> bool:
-        """Whether the members of each group follow each other."""
+        """Whether the inputs of each group are contiguous."""
         return bool((np.diff(self.g_idx) >= 0).all())
 
     @property
     def zero_points(self) -> UInt8:
-        """Zero points uint8 `[N, G]`, those in the middle too."""
+        """Zero points, uint8 `[N, G]`; of symmetric weights the middle value."""
         return np.full(self.scales.shape, 1 << (self.bits - 1), np.uint8) if self.zeros is None else self.zeros
 
     def split(self, rows: list[int]) -> list[QuantizedLinear]:
-        """The weights of so many rows each that were quantized as one."""
+        """The weights of several layers that were quantized as one, by their numbers of rows."""
         ends = np.cumsum(rows)[:-1]
         q, scales = np.split(self.q, ends), np.split(self.scales, ends)
         zeros = [None] * len(rows) if self.zeros is None else np.split(self.zeros, ends)
@@ -82,4 +82,4 @@ class QuantizedLinear:
 
     def to_packed(self) -> PackedWeight:
         """The weight in the kernels' order."""
-        return gptq.arrange(self.q, self.scales, self.zeros, self.g_idx, self.group_size, self.bits)
+        return gptq_format.arrange(self.q, self.scales, self.zeros, self.g_idx, self.group_size, self.bits)

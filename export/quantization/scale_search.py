@@ -1,4 +1,4 @@
-"""The levels that a group of weights is rounded to: a scale and a zero point for each group of a row."""
+"""The scale and zero point of each group of a row, searched for the minimum weighted squared error."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def find_levels(
 
     Args:
         weight: float32 `[N, G]`.
-        importance: float32 `[G]`: what the squared error of each input counts.
+        importance: float32 `[G]`: the weight of each input's squared error.
         bits: 4 or 8.
         symmetric: Zero point in the middle, and a scale whose sign puts a row's largest weight on the longer side.
         search: Try narrower ranges, which clip the largest weights and round all others less, and take the one of
-            the least weighted squared error; otherwise the levels span the range.
+            the minimum weighted squared error; otherwise the levels span the range.
 
     Returns:
         scale `[N]`, float32 with a value of float16, and zero `[N]`, a whole number as float32.

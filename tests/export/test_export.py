@@ -17,7 +17,7 @@ import torch
 from random_model import save_adapter, save_base
 from safetensors.torch import load_file, save_file
 
-from edgereason.bundle import Bundle
+from edgereason.bundle import STAGES, Bundle
 from edgereason.errors import EdgeReasonError, EngineError, ExportError, UsageError
 from edgereason.export import export
 from edgereason.text.prompts import ANSWER, GUIDANCE
@@ -32,7 +32,7 @@ def copy(trio: Trio, tmp_path: Path) -> Trio:
 
 
 def run(trio: Trio, out: Path, **options: object) -> Bundle:
-    options = {"verify": False, **options}  # what it takes is tested in tests/export/test_fidelity.py
+    options = {"verify": False, **options}  # what it takes is tested in tests/export/fidelity/test_fidelity.py
     return export(trio["base"], trio["guidance"], trio["answer"], out, **options)  # type: ignore[arg-type]
 
 
@@ -53,7 +53,7 @@ def refused(trio: Trio, tmp_path: Path, **options: object) -> str:
 def test_the_same_inputs_give_the_same_bytes(trio: Trio, tmp_path: Path, format: str, method: str) -> None:
     text = tmp_path / "text.txt"
     text.write_text("Tom has 12 apples and buys 30 more. " * 20)
-    options = {"format": format, "method": method, "calibration": text}
+    options = {"format": format, "method": method, "calibration_text": text}
     first, second = (run(trio, tmp_path / name, **options) for name in ("first", "second"))
     assert first.files == second.files
     assert (tmp_path / "first/bundle.json").read_bytes() == (tmp_path / "second/bundle.json").read_bytes()
@@ -79,7 +79,7 @@ def test_the_answer_model_may_have_another_base(trio: Trio, tmp_path: Path) -> N
 def test_progress_reaches_its_total(trio: Trio, tmp_path: Path) -> None:
     last: dict[str, tuple[int, int]] = {}
     run(trio, tmp_path / "out", progress=lambda step, done, total: last.update({step: (done, total)}))
-    assert set(last) == {f"{stage}: writing 4-bit native" for stage in ("guidance", "answer")}
+    assert set(last) == {f"{stage}: {step}" for stage in STAGES for step in ("checksums", "writing 4-bit native")}
     assert all(done == total for done, total in last.values())
 
 
@@ -159,7 +159,7 @@ def test_a_base_that_is_nowhere_is_named(trio: Trio, tmp_path: Path) -> None:
         ({"format": "exe"}, "There is no format 'exe'."),
         ({"bits": 5}, "bits is 5."),
         ({"format": "gguf", "gguf_type": "Q9"}, "There is no GGUF type 'Q9'."),
-        ({"gguf_type": "Q4_0"}, "gguf-type is for --format gguf"),
+        ({"gguf_type": "Q4_0"}, "gguf-type needs --format gguf"),
     ],
 )
 def test_bad_options_are_named(trio: Trio, tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -178,7 +178,7 @@ def test_too_little_disk_is_refused_before_any_work(
     trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    assert "GB free, this export needs about" in refused(trio, tmp_path)
+    assert "GB of disk free, this export needs about" in refused(trio, tmp_path)
 
 
 def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing(trio: Trio, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_will_not_do_is_refused_before_any_work(
 ) -> None:
     if lacking == "disk":
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-        message = "GB free, this export needs about"
+        message = "GB of disk free, this export needs about"
     else:
         monkeypatch.setattr(planning, "available_memory", lambda: 1000)
         message = "of memory are free, this export needs about(.|\n)*--no-verify"

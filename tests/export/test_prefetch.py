@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgereason.export.formats.prefetch import ahead
+from edgereason.export.prefetch import prefetch
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_nothing_is_lost_or_reordered(count: int) -> None:
-    with ahead(iter(range(count))) as items:
+    with prefetch(iter(range(count))) as items:
         assert list(items) == list(range(count))
 
 
@@ -28,7 +28,7 @@ def test_the_next_item_is_made_while_one_is_used_and_no_other() -> None:
                 second.set()
             yield index
 
-    with ahead(items()) as used:
+    with prefetch(items()) as used:
         assert next(used) == 0
         assert second.wait(10)  # nobody has asked for it yet
         assert made == [0, 1]
@@ -41,7 +41,7 @@ def test_an_error_comes_in_its_items_place() -> None:
         yield 0
         raise OSError("full")
 
-    with ahead(items()) as used:
+    with prefetch(items()) as used:
         assert next(used) == 0
         with pytest.raises(OSError, match="full"):
             next(used)
@@ -49,7 +49,7 @@ def test_an_error_comes_in_its_items_place() -> None:
 
 def test_a_user_who_stops_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    with ahead(iter(range(10))) as used:
+    with prefetch(iter(range(10))) as used:
         next(used)
     assert threading.active_count() == before
 
@@ -65,11 +65,11 @@ def without_collection() -> Iterator[None]:
 def test_threads_within_threads_end_without_the_garbage_collector() -> None:
     # A thread that the collector joined, while another was being started, made the process hang for good.
     def items() -> Iterator[int]:
-        with ahead(iter(range(10))) as inner:
+        with prefetch(iter(range(10))) as inner:
             yield from inner
 
     def use() -> None:
-        with ahead(items()) as used:
+        with prefetch(items()) as used:
             next(used)
             raise OSError("full")
 

@@ -1,1 +1,1 @@
-"""Reading exported weights back, by other means than they were written with."""
+"""Reading exported weights back, by other code than they were written by."""

@@ -1,7 +1,7 @@
 """A GGUF file's weights under Hugging Face's names, read and dequantized by the `gguf` package.
 
-What llama.cpp's layout changes is undone here, apart from the code that did it: for some architectures rows of q and k
-lie in the order of llama.cpp's rotary embedding, for Gemma one has been added to the weights of norms.
+llama.cpp's layout is undone here, independently of the code that writes it: some architectures have the rows of q and k
+in the order of llama.cpp's RoPE, and Gemma's weights of norms have one added.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgereason.checkpoints.gguf_tokenizer import GgufTokenizer
 from edgereason.checkpoints.llama_library import llama_library, without_weights
 from edgereason.errors import BundleError
-from edgereason.export.fidelity.readback.readback import Float32, Shapes
+from edgereason.export.fidelity.readback.model_files import Float32, Shapes
 
 _INTERLEAVED = ("llama", "granite", "smollm3")
 """Architectures (`general.architecture`) with neighbouring pairs in q and k, as llama.cpp rotates them."""

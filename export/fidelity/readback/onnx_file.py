@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from edgereason.checkpoints.weights import FUSED
 from edgereason.errors import BundleError
-from edgereason.export.fidelity.readback.readback import Float32, Shapes, named_tokens
+from edgereason.export.fidelity.readback.model_files import Float32, Shapes, named_tokens
 
 
 class OnnxFile:
@@ -31,7 +31,7 @@ class OnnxFile:
         self._constants = {each.name: each for each in graph.initializer}
         # The name of a projection, as in /model/layers.0/attn/q_proj/MatMul -> its node
         self._products = {_stem(node.name): node for node in graph.node if node.op_type in ("MatMul", "MatMulNBits")}
-        self._tables = {_stem(node.name): node for node in graph.node if node.op_type.startswith("Gather")}
+        self._embeddings = {_stem(node.name): node for node in graph.node if node.op_type.startswith("Gather")}
         self._makers = {output: node for node in graph.node for output in node.output}
         layers = [int(match[1]) for name in shapes if (match := re.match(r"model\.layers\.(\d+)\.", name))]
         self._final_norm = f"model.layers.{max(layers, default=-1) + 1}.final_norm_layernorm"
@@ -68,18 +68,20 @@ class OnnxFile:
         if place in self._products:
             node = self._products[place]
             return self._dequantized(node) if node.op_type == "MatMulNBits" else self._array(node.input[1]).T
-        return self._table(self._tables[place]) if place in self._tables else None
+        return self._embedding(self._embeddings[place]) if place in self._embeddings else None
 
     def _dequantized(self, node: Any) -> Float32:
         facts = {attribute.name: attribute.i for attribute in node.attribute}
         zeros = node.input[3] if len(node.input) > 3 else ""
         if len(node.input) > 4 and node.input[4]:
-            raise BundleError(f"{self._path}: {node.name} has reordered inputs, which is not covered.")
+            raise BundleError(
+                f"{self._path}: {node.name} has reordered inputs, which cannot be verified.", "Export the bundle again."
+            )
         weight = self._unpacked(node.input[1], node.input[2], zeros, facts["bits"], facts["block_size"], facts["N"])
         return weight[:, : facts["K"]]
 
-    def _table(self, node: Any) -> Float32:
-        """The embedding table, which may be the output head's, reshaped or transposed."""
+    def _embedding(self, node: Any) -> Float32:
+        """The embeddings, which may be the LM head's weight, reshaped or transposed."""
         maker = self._makers.get(node.input[0])
         source = node.input[0] if maker is None or maker.op_type == "Cast" else maker.input[0]
         if node.op_type == "Gather":
