@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from edgereason.cli import ask, batch, bench, calibrate, chat, data, doctor, evaluate, export, inspect, train, verify
+from edgereason.cli.parameters.renamed_options import RenamingGroup
 from edgereason.errors import EdgeReasonError
+from edgereason.progress.display import log_json
 
 # No markup mode and no completion: plain help starts in a fraction of the time that rich help takes.
 app = typer.Typer(
     name="edgereason",
+    cls=RenamingGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -45,7 +48,11 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--log-json", help="Log progress to standard error as JSON, one object per line.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
@@ -53,6 +60,7 @@ def options(
     """Small language models that reason in two stages, offline: guidance first, then the answer."""
     global _debug
     _debug = debug
+    log_json(context.invoked_subcommand if as_json else None)
 
 
 def main() -> None:

@@ -5,77 +5,84 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.options import Calculator, Engine, GpuLayers, Seed, Temperature, Threads, layers_on_gpu
+from edgereason.cli.parameters.common_options import (
+    Calculator,
+    Engine,
+    GpuLayers,
+    Seed,
+    Temperature,
+    Threads,
+    layers_on_gpu,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
-
     from edgereason.pipeline.results import Event, Result
-
-OUTSIDE = "outside of what this small model knows"
-
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
 
 
 def ask(
     question: Annotated[
-        Optional[str],  # noqa: UP045  (typer reads the annotation on Python 3.10)
-        typer.Argument(help="The question; read from standard input when left out."),
+        str | None,
+        typer.Argument(help="The question [default: read from standard input]."),
     ] = None,
     bundle: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The bundle to ask; the example model of the package when left out."),
+        Path | None,
+        typer.Option(help="The bundle to ask [default: the bundle inside the package]."),
     ] = None,
     layout: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="merged or shared: which bundle to take of a directory that has one of each."),
+        str | None,
+        typer.Option(help="merged or shared, for a directory that holds a bundle of each layout."),
     ] = None,
     engine: Engine = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the final result only.")] = False,
-    no_guidance: Annotated[bool, typer.Option("--no-guidance", help="Answer without a guidance.")] = False,
-    guidance_only: Annotated[bool, typer.Option("--guidance-only", help="End after the guidance.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final result.")] = False,
+    no_guidance: Annotated[bool, typer.Option("--no-guidance", help="Answer without guidance.")] = False,
+    guidance_only: Annotated[bool, typer.Option("--guidance-only", help="Write guidance and stop.")] = False,
     guidance: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="A file with a guidance to answer from, or - for standard input; none is written then."),
+        str | None,
+        typer.Option(help="Answer from the guidance in this file; - reads standard input."),
     ] = None,
     answer_model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
-            help="Who answers in place of the bundle: another bundle, a GGUF file, or the address of a server that "
-            "speaks OpenAI's chat completions."
+            help="Another answer model: a bundle, a GGUF file, or the URL of a server with OpenAI's chat completions "
+            "API."
         ),
     ] = None,
     max_tokens: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Most tokens per stage: 100 for both, guidance=100 for one; may be repeated."),
+        list[str] | None,
+        typer.Option(help="Maximum new tokens per stage: 100 for both, guidance=100 for one; repeatable."),
     ] = None,
-    timeout: Annotated[Optional[float], typer.Option(help="Give up after so many seconds.")] = None,  # noqa: UP045
+    timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds.")] = None,
     temperature: Temperature = None,
     seed: Seed = None,
     calculator: Calculator = None,
-    samples: Annotated[int, typer.Option(help="Answers to write, of which the majority wins.")] = 1,
+    samples: Annotated[int, typer.Option(help="Answers to sample; the majority wins (self-consistency).")] = 1,
     threads: Threads = None,
     gpu_layers: GpuLayers = "auto",
     off: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Switch off an optimization, such as overlapped-prefill; may be repeated; all: every one."),
+        list[str] | None,
+        typer.Option(help="Switch off an optimization, such as overlapped-prefill, or all; repeatable."),
     ] = None,
 ) -> None:
-    """Answer a question in two stages: a guidance, then the answer that follows it."""
-    from edgereason.pipeline.options import Options
+    """Answer a question in two stages: guidance, then the answer."""
+    from edgereason.cli.display.answers import OUTSIDE
+    from edgereason.cli.display.interruption import interruptible
+    from edgereason.cli.parameters.renamed_options import refuse_renamed_values
+
+    refuse_renamed_values("--off", off or ())
+    from edgereason.pipeline.options import AskKeywords
     from edgereason.pipeline.reasoner import load
     from edgereason.prefill.optimizations import Optimizations
 
     given = None if guidance is None else _read_guidance(guidance, question)
     question = question if question is not None else sys.stdin.read()
-    options = Options(
+    options = AskKeywords(
         guidance=not no_guidance if given is None else given,
         answer=not guidance_only,
         max_new_tokens=token_limits(max_tokens),
@@ -88,11 +95,8 @@ def ask(
     optimizations = Optimizations.without(off or ())
     with load(bundle, engine, threads, optimizations, answer_model, layers_on_gpu(gpu_layers), layout) as reasoner:
         events = reasoner.stream(question, **options)
-        try:
+        with interruptible("stopped."):
             result = _silent(events) if as_json or quiet else _show(events)
-        except KeyboardInterrupt:
-            typer.echo("\nstopped.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
     elif quiet:
@@ -146,42 +150,6 @@ def _silent(events: Iterator[Event]) -> Result:
 def _show(events: Iterator[Event]) -> Result:
     from rich.console import Console
 
+    from edgereason.cli.display.answers import show_events
+
     return show_events(events, Console(highlight=False, soft_wrap=True))
-
-
-def show_events(events: Iterator[Event], console: Console) -> Result:
-    """Write the stages' text as it comes, the guidance dimmed, and a line of timings at the end."""
-    styles = {"guidance": "dim", "answer": ""}
-    stage = None
-    for event in events:
-        if event.result is not None:
-            break
-        if stage is not None and event.stage != stage:
-            console.print("\n")
-        stage = event.stage
-        console.print(event.text, style=styles[stage], end="", markup=False)
-    result = event.result
-    assert result is not None
-    console.print()
-    if result.final is not None:
-        console.print(f"\n{result.final}", style="bold", markup=False)
-    if result.agreement is not None:
-        agreeing = round(result.agreement * result.samples)
-        console.print(f"{agreeing} of {result.samples} answers agree", style="dim", markup=False)
-    if result.in_domain is False:
-        console.print(OUTSIDE, style="yellow")
-    for notice in result.notices:
-        console.print(notice, style="yellow", markup=False)
-    console.print(timing_line(result), style="dim", markup=False)
-    return result
-
-
-def timing_line(result: Result) -> str:
-    """Where the time went, in one line."""
-    timings = result.timings
-    parts = [f"load {timings.load_s:.2f} s"]
-    for name, stage in (("guidance", timings.guidance), ("answer", timings.answer)):
-        if stage.new_tokens:
-            rate = f", {(stage.new_tokens - 1) / stage.decode_s:.0f} tok/s" if stage.decode_s else ""
-            parts.append(f"{name} {stage.new_tokens} tokens (first after {stage.ttft_s * 1000:.0f} ms{rate})")
-    return f"{result.engine}: {' · '.join(parts)} · total {timings.total_s:.2f} s"

@@ -4,45 +4,48 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.options import Calculator, Engine, Seed, Temperature, Threads
+from edgereason.cli.parameters.common_options import BatchSize, Calculator, Engine, Seed, Temperature, Threads
 
 if TYPE_CHECKING:
     from edgereason.pipeline.batch_file import Progress
 
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
-
 
 def batch(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="JSON lines, each with a `question`.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines of results; what it holds already is kept.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Questions: JSON lines with a `question` each.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Results: JSON lines; existing lines are kept.")],
     bundle: Annotated[
-        Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
-        typer.Option(help="The bundle to ask; the example model of the package when left out."),
+        Path | None,
+        typer.Option(help="The bundle to ask [default: the bundle inside the package]."),
     ] = None,
     engine: Engine = "auto",
-    size: Annotated[int, typer.Option(help="Most texts in one pass over the weights.")] = 16,
-    samples: Annotated[int, typer.Option(help="Answers per question, of which the majority wins.")] = 1,
-    guidance: Annotated[bool, typer.Option("--guidance/--no-guidance", help="Write a guidance first.")] = True,
-    max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
+    batch_size: BatchSize = 16,
+    samples: Annotated[
+        int, typer.Option(help="Answers to sample per question; the majority wins (self-consistency).")
+    ] = 1,
+    guidance: Annotated[
+        bool, typer.Option("--guidance/--no-guidance", help="Write guidance before the answer.")
+    ] = True,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum new tokens per stage.")] = None,
     temperature: Temperature = None,
     seed: Seed = None,
     calculator: Calculator = None,
     threads: Threads = None,
 ) -> None:
-    """Answer a file of questions, many at once; the same command goes on where it was interrupted."""
+    """Answer a file of questions in batches; run the same command again to resume."""
     from rich.console import Console
 
-    from edgereason.cli.display.progress import file_progress
+    from edgereason.cli.display.interruption import interruptible
     from edgereason.pipeline.batch_file import answer_file
     from edgereason.pipeline.reasoner import load
+    from edgereason.progress.display import shown_progress
 
     console = Console(stderr=True, highlight=False)
     arguments = {
-        "size": size,
+        "batch_size": batch_size,
         "samples": samples,
         "guidance": guidance,
         "max_new_tokens": max_tokens,
@@ -50,21 +53,24 @@ def batch(
         "seed": seed,
         "calculator": calculator,
     }
-    with load(bundle, engine, threads) as reasoner:
+    name = f"answering {source}"
+    with (
+        interruptible("stopped; the same command continues from here."),
+        shown_progress(name, console=console) as report,
+        load(bundle, engine, threads) as reasoner,
+    ):
         started = time.perf_counter()
-        try:
-            with file_progress(console, str(source)) as report:
-                progress = answer_file(reasoner, source, out, report=report, **arguments)
-        except KeyboardInterrupt:
-            typer.echo("\nstopped; the same command goes on from here.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-    console.print(_summary(progress, time.perf_counter() - started), markup=False)
+        progress = answer_file(
+            reasoner, source, out, report=lambda file: report(name, file.done, file.total), **arguments
+        )
+        seconds = time.perf_counter() - started
+    console.print(_summary(progress, seconds), markup=False)
 
 
 def _summary(progress: Progress, seconds: float) -> str:
     parts = [f"{progress.answered} answered"]
     if progress.before:
-        parts.append(f"{progress.before} were there before")
+        parts.append(f"{progress.before} answered before")
     if progress.failed:
         parts.append(f"{progress.failed} failed (see their `error`)")
     if progress.answered:

@@ -3,77 +3,80 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.options import GpuLayers, Threads, layers_on_gpu
+from edgereason.cli.parameters.common_options import GpuLayers, Threads, layers_on_gpu
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from edgereason.speed import Speed, Spread
+    from edgereason.benchmark import BundleSpeed, Percentiles
 
 
 def bench(
     bundle: Annotated[
-        Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
-        typer.Argument(help="The bundle to measure; the example model of the package when left out."),
+        Path | None,
+        typer.Argument(help="The bundle to measure [default: the bundle inside the package]."),
     ] = None,
     compare: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="Another bundle to measure in turn with it; may be given several times."),
+        list[Path] | None,
+        typer.Option(help="Another bundle to measure alternately with it; repeatable."),
     ] = None,
-    questions: Annotated[int, typer.Option(help="How many questions to ask.")] = 8,
-    rounds: Annotated[int, typer.Option(help="How often each bundle is measured.")] = 3,
+    questions: Annotated[int, typer.Option(help="Number of questions per round.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Number of rounds.")] = 3,
     threads: Threads = None,
     gpu_layers: GpuLayers = "auto",
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the figures here.")] = None,  # noqa: UP045
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Draw the two stages on a time axis, as PNG or SVG (needs matplotlib)."),
+        Path | None,
+        typer.Option(help="Plot the two stages on a time axis, as PNG or SVG (needs matplotlib)."),
     ] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Find the best number of threads and keep it.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Keep it without asking.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Find the fastest number of threads and save it in the configuration.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Save it without asking.")] = False,
 ) -> None:
-    """Measure how fast a bundle answers on this machine."""
+    """Measure a bundle's prefill and decode speed, latency and memory on this machine."""
     from rich.console import Console
 
-    from edgereason import speed
-    from edgereason.cli.display.progress import rounds_progress
+    from edgereason import benchmark
+    from edgereason.progress.display import shown_progress
 
     console = Console(highlight=False)
     if tune:
         return _tune(bundle, yes, console)
-    with rounds_progress("measuring") as report:
-        speeds = speed.compare(
-            [bundle, *(compare or [])], rounds, questions, threads, layers_on_gpu(gpu_layers), report
-        )
+    bundles = [bundle, *(compare or [])]
+    with shown_progress("measuring") as report:
+        progress = partial(report, "measuring")
+        speeds = benchmark.compare_speeds(bundles, rounds, questions, threads, layers_on_gpu(gpu_layers), progress)
     console.print(_table(speeds))
     if json_path is not None:
         json_path.write_text(json.dumps([each.to_json() for each in speeds], indent=2) + "\n", encoding="utf-8")
     if plot is not None:
-        speed.plot(speeds, plot)
+        benchmark.plot_stages(speeds, plot)
     return None
 
 
 def _tune(bundle: Path | None, yes: bool, console: Console) -> None:
-    from edgereason import configuration, speed
-    from edgereason.cli.display.progress import rounds_progress
+    from edgereason import benchmark, configuration
+    from edgereason.progress.display import shown_progress
 
-    with rounds_progress("measuring") as report:
-        seconds = speed.best_threads(bundle, report)
+    with shown_progress("measuring") as report:
+        seconds = benchmark.best_threads(bundle, partial(report, "measuring"))
     best = next(iter(seconds))
     for count in sorted(seconds):
         mark = " <- best" if count == best else ""
         console.print(f"{count} threads: {1000 * seconds[count]:.1f} ms for a question{mark}")
     if yes or typer.confirm(f"Use {best} threads from now on?", default=True):
-        console.print(f"kept in {configuration.write(configuration.Configuration(best))}", soft_wrap=True)
+        console.print(f"saved in {configuration.write(configuration.Configuration(best))}", soft_wrap=True)
 
 
-def _table(speeds: list[Speed]) -> Table:
+def _table(speeds: list[BundleSpeed]) -> Table:
     from rich.table import Table
 
     table = Table(box=None)
@@ -86,7 +89,7 @@ def _table(speeds: list[Speed]) -> Table:
     return table
 
 
-def _figures(speed: Speed) -> dict[str, str]:
+def _figures(speed: BundleSpeed) -> dict[str, str]:
     """A bundle's column."""
     figures = {}
     for name, stage in speed.stages.items():
@@ -102,6 +105,6 @@ def _figures(speed: Speed) -> dict[str, str]:
     return figures
 
 
-def _milliseconds(spread: Spread) -> str:
-    digits = 2 if spread.p95 < 0.01 else 0
-    return f"{1000 * spread.p50:,.{digits}f} / {1000 * spread.p95:,.{digits}f}"
+def _milliseconds(percentiles: Percentiles) -> str:
+    digits = 2 if percentiles.p95 < 0.01 else 0
+    return f"{1000 * percentiles.p50:,.{digits}f} / {1000 * percentiles.p95:,.{digits}f}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgereason.cli.options import Calculator, Engine, Seed, Temperature, Threads
+from edgereason.cli.parameters.common_options import Calculator, Engine, Seed, Temperature, Threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,30 +17,32 @@ if TYPE_CHECKING:
     from edgereason.pipeline.conversation import Conversation
 
 HELP = """\
-Write a question and press Enter; a line that ends with \\ goes on in the next one.
-  /guidance on|off   write a guidance before each answer, or not
-  /new               forget the turns so far
-  /save FILE         write the turns to a JSON file
+Type a question and press Enter; a line that ends with \\ continues on the next one.
+  /guidance on|off   write guidance before each answer, or not
+  /new               start a new conversation
+  /save FILE         save the conversation as JSON
   /stats             tokens and speed of the last answer
-  /help              this
+  /help              show this help
   /quit              leave (or Ctrl-D)
 Ctrl-C stops an answer."""
 
 
 def chat(
     bundle: Annotated[
-        Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
-        typer.Argument(help="The bundle to talk to; the example model of the package when left out."),
+        Path | None,
+        typer.Argument(help="The bundle to chat with [default: the bundle inside the package]."),
     ] = None,
     engine: Engine = "auto",
-    guidance: Annotated[bool, typer.Option("--guidance/--no-guidance", help="Write a guidance first.")] = True,
-    max_tokens: Annotated[Optional[int], typer.Option(help="Most tokens per stage.")] = None,  # noqa: UP045
+    guidance: Annotated[
+        bool, typer.Option("--guidance/--no-guidance", help="Write guidance before each answer.")
+    ] = True,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum new tokens per stage.")] = None,
     temperature: Temperature = None,
     seed: Seed = None,
     calculator: Calculator = None,
     threads: Threads = None,
 ) -> None:
-    """Ask one question after the other; /help tells what else there is."""
+    """Ask questions interactively; /help lists the commands."""
     from rich.console import Console
 
     from edgereason.pipeline.conversation import Conversation
@@ -69,9 +71,9 @@ class _Session:
 
     def run(self) -> None:
         if self._interactive:
-            self._say("/help tells what there is besides questions.")
+            self._say("Ask a question, or type /help for the commands.")
             if not self._conversation.remembers:
-                self._say("This model answers each question by itself: it does not see the turns before.")
+                self._say("This model was trained on single questions: it does not see earlier turns.")
         while (text := self._read()) is not None:
             if text in ("/quit", "/exit"):
                 return
@@ -89,7 +91,7 @@ class _Session:
             except EOFError:
                 return "\n".join(lines) if lines else None
             except KeyboardInterrupt:
-                self._say("\n/quit or Ctrl-D leaves.")
+                self._say("\nType /quit or Ctrl-D to leave.")
                 lines = []
                 continue
             lines.append(line.removesuffix("\\"))
@@ -97,7 +99,7 @@ class _Session:
                 return "\n".join(lines).strip()
 
     def _ask(self, question: str) -> None:
-        from edgereason.cli.ask import show_events
+        from edgereason.cli.display.answers import show_events
         from edgereason.errors import UsageError
 
         events = self._conversation.stream(question, **self._options)
@@ -111,7 +113,7 @@ class _Session:
         finally:
             events.close()  # type: ignore[attr-defined]
         if self._conversation.left_out > left_out:
-            self._say(f"The context is full: the first {self._conversation.left_out} turns are left out.")
+            self._say(f"The context is full: the model no longer sees the first {self._conversation.left_out} turns.")
 
     def _command(self, text: str) -> None:
         name, _, argument = text.partition(" ")
@@ -120,17 +122,17 @@ class _Session:
             commands[name](argument.strip())
         elif name == "/new":
             self._conversation.clear()
-            self._say("forgotten.")
+            self._say("new conversation.")
         elif name == "/stats":
             self._stats()
         elif name == "/help":
             self._say(HELP)
         else:
-            self._say(f"There is no {name}. /help tells what there is.")
+            self._say(f"There is no {name}. /help lists the commands.")
 
     def _guidance(self, choice: str) -> None:
         if choice not in ("on", "off"):
-            self._say("Write /guidance on or /guidance off.")
+            self._say("Type /guidance on or /guidance off.")
             return
         self._options["guidance"] = choice == "on"
         self._say(f"guidance is {choice}.")
@@ -139,7 +141,7 @@ class _Session:
         from edgereason.files import new_file
 
         if not name:
-            self._say("Write /save and the name of a file.")
+            self._say("Type /save and the name of a file.")
             return
         path = Path(name).expanduser()
         try:
@@ -149,10 +151,10 @@ class _Session:
         except OSError as error:
             self._say(f"{path} cannot be written: {error.strerror}.")
         else:
-            self._say(f"{len(self._conversation.results)} turns are in {path}.")
+            self._say(f"{len(self._conversation.results)} turns saved to {path}.")
 
     def _stats(self) -> None:
-        from edgereason.cli.ask import timing_line
+        from edgereason.cli.display.answers import timing_line
 
         if not self._conversation.results:
             self._say("Nothing has been answered yet.")

@@ -3,60 +3,61 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.options import Threads
+from edgereason.cli.parameters.common_options import BatchSize, Threads
 
 if TYPE_CHECKING:
     from edgereason.training.data.guidance_writing import Statistics
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make training data.")
 
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has stopped
-
 
 @app.command("guide")
 def guide(
-    source: Annotated[Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with `question` and `result`.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="Questions: JSON lines with `question` and `result`.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines of training data.")],
     teacher: Annotated[
-        str, typer.Option(help="Who writes: a bundle, a .gguf file, or an address such as http://localhost:8080.")
+        str, typer.Option(help="Teacher model: a bundle, a GGUF file, or a server URL such as http://localhost:8080.")
     ],
-    kind: Annotated[str, typer.Option(help="guidance, which computes nothing, or rationale.")] = "guidance",
-    samples: Annotated[int, typer.Option(help="Texts that the teacher writes for each question.")] = 4,
-    keep: Annotated[int, typer.Option(help="Most texts kept for each question.")] = 1,
+    kind: Annotated[
+        str, typer.Option(help="What to write: guidance, which computes nothing, or rationale.")
+    ] = "guidance",
+    samples: Annotated[int, typer.Option(help="Texts to sample per question.")] = 4,
+    keep: Annotated[int, typer.Option(help="Maximum texts to keep per question.")] = 1,
     near: Annotated[
-        float, typer.Option(help="Share of common word trigrams that makes a duplicate; above 1 for exact ones only.")
+        float, typer.Option(help="Word trigram overlap (Jaccard) of near duplicates; above 1 drops only exact ones.")
     ] = 0.8,
-    temperature: Annotated[float, typer.Option(help="How freely the teacher writes.")] = 0.8,
-    top_p: Annotated[float, typer.Option(help="Keep the most probable tokens that add up to this.")] = 0.95,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of a text.")] = 256,
-    seed: Annotated[int, typer.Option(help="Makes the texts of a model on this machine repeatable.")] = 0,
-    size: Annotated[int, typer.Option(help="Texts under way at once.")] = 16,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="Sample from the smallest set of tokens with this probability.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(help="Maximum new tokens per text.")] = 256,
+    seed: Annotated[int, typer.Option(help="Random seed; reproducible for local models.")] = 0,
+    batch_size: BatchSize = 16,
     threads: Threads = None,
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the statistics here.")] = None,  # noqa: UP045
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the statistics to this file.")] = None,
 ) -> None:
-    """Have a teacher write solution guidances for questions with known answers, and keep the good ones.
+    """Sample solution guidance from a teacher, and keep the good texts.
 
-    Dropped are texts that compute, have numbers that the question does not have, say the answer, or repeat others. The
-    same command goes on where it was interrupted.
+    Drops texts that compute, contain numbers that are not in the question, state the answer, or repeat others. Run the
+    same command again to resume.
     """
     from rich.console import Console
 
-    from edgereason.cli.display.progress import rounds_progress
-    from edgereason.training.data.guidance_writing import write_guides
-    from edgereason.training.data.teacher import Wish, parse_kind
+    from edgereason.cli.display.interruption import interruptible
+    from edgereason.progress.display import shown_progress
+    from edgereason.training.data.guidance_writing import write_guidance
+    from edgereason.training.data.teacher import TeacherRequest, parse_kind
 
-    wish = Wish(parse_kind(kind), samples, temperature, top_p, seed, max_tokens, size)
-    try:
-        with rounds_progress(str(source)) as report:
-            statistics = write_guides(source, out, teacher, wish, keep, near, threads, report)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on from here.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    request = TeacherRequest(parse_kind(kind), samples, temperature, top_p, seed, max_tokens, batch_size)
+    name = f"writing {out}"
+    with interruptible("stopped; the same command continues from here."), shown_progress(name) as report:
+        statistics = write_guidance(source, out, teacher, request, keep, near, threads, partial(report, name))
     Console(stderr=True, highlight=False).print(_summary(statistics), markup=False)
     if json_path is not None:
         json_path.write_text(json.dumps(statistics.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -64,11 +65,11 @@ def guide(
 
 @app.command("convert")
 def convert(
-    source: Annotated[Path, typer.Argument(help="GSM8K, SVAMP, CommonsenseQA, ARC or StrategyQA, as they come.")],
+    source: Annotated[Path, typer.Argument(help="File of GSM8K, SVAMP, CommonsenseQA, ARC or StrategyQA.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON lines of training data.")],
-    limit: Annotated[Optional[int], typer.Option(help="Take the first N problems only.")] = None,  # noqa: UP045
+    limit: Annotated[int | None, typer.Option(help="Convert only the first N problems.")] = None,
 ) -> None:
-    """Bring a public data set into the form of training data."""
+    """Convert a public data set to training data."""
     from edgereason.training.data.conversion import convert as run
 
     typer.echo(f"{out}: {run(source, out, limit)} examples", err=True)

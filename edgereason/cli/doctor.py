@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show this machine and which engines really decode on it, with the cure for those that do not."""
+    """Show the hardware, test each engine, and say how to fix those that fail."""
     from edgereason.doctor import examine
 
     examination = examine()
@@ -31,13 +31,13 @@ def _show(examination: Examination) -> None:
     console = Console(highlight=False)
     console.print(f"CPU      {examination.cpu}, {examination.cores} cores for this process", markup=False)
     console.print(f"memory   {examination.memory_gb:.1f} GB", markup=False)
-    console.print(f"kernels  {examination.isa} (this machine can: {', '.join(examination.isas)})", markup=False)
-    table = Table("engine", "version", "decodes here", box=None)
+    console.print(f"kernels  {examination.isa} (supported here: {', '.join(examination.isas)})", markup=False)
+    table = Table("engine", "version", "works here", box=None)
     for engine in examination.engines:
         table.add_row(engine.engine, engine.version or "not installed", "yes" if engine.works else "no")
     console.print(table)
     if examination.gpu is not None:
-        offload = "--gpu-layers puts layers on it" if examination.gpu else "no: its build is for CPUs"
+        offload = "yes, see --gpu-layers" if examination.gpu else "no, this build is CPU only"
         console.print(f"llama.cpp on a GPU: {offload}", markup=False)
     for engine in examination.engines:
         if not engine.works:

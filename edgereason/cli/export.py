@@ -3,122 +3,142 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from edgereason.cli.options import Prompts, Thresholds
+from edgereason.cli.parameters.common_options import Prompts, Thresholds
 
 
 def export(
-    base: Annotated[str, typer.Option(help="The base model: a Hugging Face directory or a hub id.")],
+    base: Annotated[str, typer.Option(help="Base model: a Hugging Face directory or hub id.")],
     guidance_adapter: Annotated[
-        list[str], typer.Option(help="The PEFT adapter that writes guidances; several: DIR:WEIGHT, repeated.")
+        list[str], typer.Option(help="PEFT adapter of the guidance model; repeat as DIR:WEIGHT to combine several.")
     ],
     answer_adapter: Annotated[
-        list[str], typer.Option(help="The PEFT adapter that answers; several: DIR:WEIGHT, repeated.")
+        list[str], typer.Option(help="PEFT adapter of the answer model; repeat as DIR:WEIGHT to combine several.")
     ],
-    out: Annotated[Path, typer.Option(help="The bundle's directory.")],
+    out: Annotated[Path, typer.Option(help="Directory of the new bundle.")],
     answer_base: Annotated[
-        Optional[str],  # noqa: UP045  (typer reads the annotation on Python 3.10)
-        typer.Option(help="The answer model's base where it is another one."),
+        str | None,
+        typer.Option(help="Base model of the answer stage, if different."),
     ] = None,
     revision: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Branch, tag or commit of a base from the hub."),
+        str | None,
+        typer.Option(help="Branch, tag or commit of a base model on the hub."),
     ] = None,
     combine: Annotated[
-        str, typer.Option(help="How several adapters become one: linear, ties, dare_linear, dare_ties or cat.")
+        str, typer.Option(help="How to combine several adapters: linear, ties, dare_linear, dare_ties or cat.")
     ] = "linear",
-    density: Annotated[float, typer.Option(help="The share of values that ties and dare keep.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Of what dare draws.")] = 0,
+    density: Annotated[float, typer.Option(help="TIES and DARE: share of the values to keep.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Random seed for DARE.")] = 0,
     extrapolate: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Go so far beyond the adapters, away from --reference-adapter (ExPO)."),
+        float | None,
+        typer.Option(help="Extrapolate the adapters away from --reference-adapter by this factor (ExPO)."),
     ] = None,
     reference_adapter: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Where --extrapolate goes away from: DIR, or STAGE:DIR for one stage."),
+        list[str] | None,
+        typer.Option(help="Adapter to extrapolate from: DIR, or STAGE:DIR for one stage."),
     ] = None,
-    format: Annotated[str, typer.Option(help="native, gguf, onnx or gptq.")] = "native",
+    format: Annotated[str, typer.Option(help="Format of the weights: native, gguf, onnx or gptq.")] = "native",
     layout: Annotated[
-        str, typer.Option(help="merged: one model per stage; shared: one base and two adapters.")
+        str, typer.Option(help="merged: one model per stage; shared: one base model and two adapters.")
     ] = "merged",
-    bits: Annotated[int, typer.Option(help="4, 8, or 16 for full precision; onnx: 32, too.")] = 4,
+    bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16 (not quantized); ONNX also 32.")] = 4,
     gguf_type: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16, in place of --bits."),
+        str | None,
+        typer.Option(help="GGUF quantization type instead of --bits: IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16."),
     ] = None,
     imatrix: Annotated[
-        bool, typer.Option("--imatrix/--no-imatrix", help="Round GGUF types of 4 bits by an importance matrix.")
+        bool, typer.Option("--imatrix/--no-imatrix", help="GGUF: quantize 4-bit types with an importance matrix.")
     ] = True,
-    ollama: Annotated[
-        bool, typer.Option("--ollama", help="Write a Modelfile for Ollama beside each stage's GGUF file.")
-    ] = False,
+    ollama: Annotated[bool, typer.Option("--ollama", help="GGUF: write an Ollama Modelfile for each stage.")] = False,
     method: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="How weights are rounded: rtn (to nearest) or gptq [default: rtn; gptq for --format gptq]."),
+        str | None,
+        typer.Option(
+            help="Quantization method: rtn (round to nearest) or gptq [default: rtn; gptq for --format gptq]."
+        ),
     ] = None,
     group_size: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Inputs that share a scale; -1 for one scale per output [default: rtn 32, gptq 128]."),
+        int | None,
+        typer.Option(help="Quantization group size; -1 for per-channel scales [default: 32 for rtn, 128 for gptq]."),
     ] = None,
     symmetric: Annotated[
-        bool, typer.Option("--symmetric/--asymmetric", help="Zero points in the middle, or one for each group.")
+        bool, typer.Option("--symmetric/--asymmetric", help="Symmetric quantization, or a zero point per group.")
     ] = True,
-    act_order: Annotated[bool, typer.Option(help="gptq: round the inputs of large activations first.")] = True,
-    static_groups: Annotated[bool, typer.Option(help="gptq: groups of neighbouring inputs even so.")] = True,
-    damping: Annotated[float, typer.Option(help="gptq: what is added to the statistics' diagonal.")] = 0.01,
-    clip_search: Annotated[bool, typer.Option(help="gptq: narrow the ranges of groups for less error.")] = True,
-    calibration: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A .jsonl or .txt file of calibration text, in place of what ships with the package."),
+    act_order: Annotated[
+        bool, typer.Option(help="GPTQ: quantize columns in order of decreasing activation size.")
+    ] = True,
+    static_groups: Annotated[
+        bool, typer.Option(help="GPTQ: fix the groups before act-order permutes the columns.")
+    ] = True,
+    dampening: Annotated[
+        float, typer.Option(help="GPTQ: dampening, as a share of the Hessian's mean diagonal.")
+    ] = 0.01,
+    clip_search: Annotated[
+        bool, typer.Option(help="GPTQ: search for clipping ranges that minimize the quantization error.")
+    ] = True,
+    calibration_text: Annotated[
+        Path | None,
+        typer.Option(help="Calibration text, .jsonl or .txt [default: the text inside the package]."),
     ] = None,
     target_size: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="gptq: 8 bits where they help most, as far as a model file of this size allows: 400MB."),
+        str | None,
+        typer.Option(
+            help="GPTQ mixed precision: 8 bits for the most sensitive layers, up to this model size, such as 400MB."
+        ),
     ] = None,
     target_kl: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="gptq: 8 bits in as few layers as bring the divergence (nats per token) to this."),
+        float | None,
+        typer.Option(
+            help="GPTQ mixed precision: 8 bits for as few layers as reach this KL divergence, in nats per token."
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted export; keep the work of this one if it is.")
+        bool,
+        typer.Option(
+            "--resume", help="Resume an interrupted export; keep intermediate results in case this one is interrupted."
+        ),
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify/--no-verify", help="Measure the bundle against base and unmerged adapters at the end."),
+        typer.Option(
+            "--verify/--no-verify", help="Compare the bundle with base and unmerged adapters in full precision."
+        ),
     ] = True,
     prompts: Prompts = None,
     threshold: Thresholds = None,
     allow_loss: Annotated[
-        bool, typer.Option("--allow-loss", help="Keep a bundle that loses more; its manifest says so.")
+        bool,
+        typer.Option("--allow-loss", help="Keep a bundle that exceeds a fidelity limit; its manifest records that."),
     ] = False,
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Draw what was measured here, as PNG."),
+        Path | None,
+        typer.Option(help="Plot the fidelity report, as PNG."),
     ] = None,
     min_confidence: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="The confidence below which a question is outside of what the guidance model knows."),
+        float | None,
+        typer.Option(help="Confidence below which a question counts as out of domain (see calibrate)."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and show sizes, disk, memory and time; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check the inputs and estimate size, disk, memory and time; write nothing."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is at --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite --out.")] = False,
 ) -> None:
-    """Merge a guidance and an answer adapter into their base, quantize, and write a bundle."""
+    """Export a base and its two adapters as a quantized bundle, and check its fidelity."""
     from rich.console import Console
 
     from edgereason.bundle import STAGES
     from edgereason.cli.display.export_plan import show_plan
-    from edgereason.cli.display.progress import export_progress, shown_warnings
-    from edgereason.cli.verify import show_fidelity
+    from edgereason.cli.display.fidelity_reports import show_fidelity
+    from edgereason.cli.display.warning_sentences import shown_warnings
     from edgereason.errors import FidelityError
     from edgereason.export import export as run
     from edgereason.export import plan
     from edgereason.export.inputs.adapter_arguments import parse_adapters, parse_references
     from edgereason.export.settings import parse_size
+    from edgereason.progress.display import shown_progress
 
     console = Console(stderr=True)
     inputs = (base, parse_adapters(guidance_adapter), parse_adapters(answer_adapter), out)
@@ -141,9 +161,9 @@ def export(
         "symmetric": symmetric,
         "act_order": act_order,
         "static_groups": static_groups,
-        "damping": damping,
+        "dampening": dampening,
         "clip_search": clip_search,
-        "calibration": calibration,
+        "calibration_text": calibration_text,
         "target_size": None if target_size is None else parse_size(target_size),
         "target_kl": target_kl,
         "verify": verify,
@@ -159,7 +179,7 @@ def export(
         planned.check()
         return
     try:
-        with shown_warnings(console), export_progress(console) as progress:
+        with shown_warnings(console), shown_progress("exporting", console=console, transient=False) as progress:
             bundle = run(*inputs, **options, replace=force, resume=resume, progress=progress)
     except FidelityError as error:
         show_fidelity(error.report, "the export", console, plot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def inspect(
     bundle: Annotated[
-        Optional[Path],  # noqa: UP045  (typer reads the annotation on Python 3.10)
-        typer.Argument(help="The bundle; the example model of the package when left out."),
+        Path | None,
+        typer.Argument(help="The bundle [default: the bundle inside the package]."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Show what a bundle holds and where it comes from, and check its files against their sums."""
+    """Show a bundle's contents and provenance, and check its checksums."""
     from edgereason.bundle import DEFAULT_BUNDLE, Bundle
 
     opened = Bundle.open(bundle if bundle is not None else DEFAULT_BUNDLE)
@@ -34,7 +34,7 @@ def _show(bundle: Bundle) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edgereason.cli.verify import show_fidelity
+    from edgereason.cli.display.fidelity_reports import show_fidelity
 
     console = Console(highlight=False)
     stored = ", ".join(f"{name} {value}" for name, value in bundle.quantization.items())
@@ -44,7 +44,7 @@ def _show(bundle: Bundle) -> None:
         origin = bundle.provenance[name]
         console.print(
             f"{name}: {origin['base']['name']} ({origin['base']['family']}) + {origin['adapter']['name']}, "
-            f"at most {stage.max_new_tokens} tokens{_traits(stage)}",
+            f"maximum {stage.max_new_tokens} tokens{_traits(stage)}",
             markup=False,
         )
     table = Table("file", "bytes", "sha256", box=None)
@@ -52,12 +52,14 @@ def _show(bundle: Bundle) -> None:
     for file, record in bundle.files.items():
         table.add_row(Text(file), f"{record.bytes:,}", f"{record.sha256[:16]}…")
     console.print(table)
-    console.print("All files agree with their checksums.")
+    console.print("All files match their checksums.")
     show_fidelity(bundle.fidelity, str(bundle.path), console)
 
 
 def _traits(stage: Stage) -> str:
-    """What else the manifest says of how a stage is used."""
+    """Calculator and confidence threshold, if the stage has them."""
     prompt = stage.prompt
-    confident = "" if prompt.min_confidence is None else f", in its domain from a confidence of {prompt.min_confidence}"
+    confident = (
+        "" if prompt.min_confidence is None else f", out of domain below a confidence of {prompt.min_confidence}"
+    )
     return (", calculator" if prompt.calculator else "") + confident

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.display.training_errors import (
-    Accumulate,
+from edgereason.cli.display.training_outcome import training
+from edgereason.cli.parameters.training_options import (
     Adapter,
     Alpha,
     Base,
-    Batch,
+    BatchSize,
     Data,
     Dropout,
     Dtype,
     Epochs,
     Force,
+    GradientAccumulation,
+    GradientCheckpointing,
+    LearningRate,
     LisaError,
     LisaFlag,
     LisaLayers,
     LisaPeriod,
-    LowMemory,
     MaxLength,
     MaxNewTokens,
     Out,
     Pairs,
     Rank,
-    Rate,
     Resume,
     Revision,
     Samples,
@@ -38,10 +39,14 @@ from edgereason.cli.display.training_errors import (
     Target,
     Temperature,
     TopP,
-    training,
 )
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train a stage's adapter on a base of your own.")
+if TYPE_CHECKING:
+    from edgereason.training.trainer import Schedule
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Train the adapter of a stage on your own base model."
+)
 
 
 @app.command("guidance")
@@ -52,9 +57,9 @@ def guidance(
     revision: Revision = None,
     epochs: Epochs = 3.0,
     steps: Steps = None,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    rate: Rate = 2e-4,
+    batch_size: BatchSize = 8,
+    gradient_accumulation_steps: GradientAccumulation = 1,
+    learning_rate: LearningRate = 2e-4,
     rank: Rank = 16,
     alpha: Alpha = None,
     dropout: Dropout = 0.0,
@@ -66,26 +71,32 @@ def guidance(
     seed: Seed = 0,
     max_length: MaxLength = None,
     dtype: Dtype = "auto",
-    low_memory: LowMemory = False,
+    gradient_checkpointing: GradientCheckpointing = False,
     save_every: SaveEvery = 50,
     resume: Resume = False,
     force: Force = False,
 ) -> None:
-    """Solution Guidance Fine-Tuning: learn to write guidances, from lines with question and guidance."""
+    """Solution Guidance Fine-Tuning (SGFT): train the guidance adapter on questions with guidance."""
     with training(out):
-        from edgereason.training.lisa import Lisa
-        from edgereason.training.lora_settings import ALL_LINEAR, Lora
+        from edgereason.training.lisa import LisaSettings
+        from edgereason.training.lora_settings import ALL_LINEAR, LoraSettings
         from edgereason.training.recipes.guidance import train_guidance
-        from edgereason.training.trainer import Schedule
-        from edgereason.training.training_base import open_base
+        from edgereason.training.training_base import open_training_base
 
-        schedule = Schedule(
-            epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
+        schedule = _schedule(
+            epochs,
+            steps,
+            batch_size,
+            gradient_accumulation_steps,
+            learning_rate,
+            seed,
+            save_every,
+            gradient_checkpointing,
         )
-        lora = Lora(rank, alpha, dropout, tuple(target or [ALL_LINEAR]))
-        method = Lisa(lisa_layers, lisa_period, lisa_error) if lisa else lora
-        opened = open_base(base, revision, dtype)
-        train_guidance(data, opened, out, schedule, method, longest=max_length, resume=resume, force=force)
+        lora = LoraSettings(rank, alpha, dropout, tuple(target or [ALL_LINEAR]))
+        method = LisaSettings(lisa_layers, lisa_period, lisa_error) if lisa else lora
+        opened = open_training_base(base, revision, dtype)
+        train_guidance(data, opened, out, schedule, method, max_length=max_length, resume=resume, force=force)
 
 
 @app.command("answer")
@@ -94,12 +105,12 @@ def answer(
     base: Base,
     out: Out,
     revision: Revision = None,
-    alone: Annotated[float, typer.Option(help="Share of the lines that are learned without their guidance.")] = 0.0,
+    alone: Annotated[float, typer.Option(help="Share of examples to train without guidance.")] = 0.0,
     epochs: Epochs = 3.0,
     steps: Steps = None,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    rate: Rate = 2e-4,
+    batch_size: BatchSize = 8,
+    gradient_accumulation_steps: GradientAccumulation = 1,
+    learning_rate: LearningRate = 2e-4,
     rank: Rank = 16,
     alpha: Alpha = None,
     dropout: Dropout = 0.0,
@@ -107,24 +118,30 @@ def answer(
     seed: Seed = 0,
     max_length: MaxLength = None,
     dtype: Dtype = "auto",
-    low_memory: LowMemory = False,
+    gradient_checkpointing: GradientCheckpointing = False,
     save_every: SaveEvery = 50,
     resume: Resume = False,
     force: Force = False,
 ) -> None:
-    """Sci-CoT's answer inference: learn to answer, from lines with question, choices, guidance and answer."""
+    """Sci-CoT answer inference: train the answer adapter on questions with guidance and answers."""
     with training(out):
-        from edgereason.training.lora_settings import ALL_LINEAR, Lora
+        from edgereason.training.lora_settings import ALL_LINEAR, LoraSettings
         from edgereason.training.recipes.answer import train_answer
-        from edgereason.training.trainer import Schedule
-        from edgereason.training.training_base import open_base
+        from edgereason.training.training_base import open_training_base
 
-        schedule = Schedule(
-            epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
+        schedule = _schedule(
+            epochs,
+            steps,
+            batch_size,
+            gradient_accumulation_steps,
+            learning_rate,
+            seed,
+            save_every,
+            gradient_checkpointing,
         )
-        lora = Lora(rank, alpha, dropout, tuple(target or [ALL_LINEAR]))
-        opened = open_base(base, revision, dtype)
-        train_answer(data, opened, out, schedule, lora, alone=alone, longest=max_length, resume=resume, force=force)
+        lora = LoraSettings(rank, alpha, dropout, tuple(target or [ALL_LINEAR]))
+        opened = open_training_base(base, revision, dtype)
+        train_answer(data, opened, out, schedule, lora, alone=alone, max_length=max_length, resume=resume, force=force)
 
 
 @app.command("refine")
@@ -139,32 +156,38 @@ def refine(
     top_p: TopP = 1.0,
     max_new_tokens: MaxNewTokens = 256,
     pairs: Pairs = 4,
-    beta: Annotated[float, typer.Option(help="How much DPO holds the model to the adapter it began with.")] = 0.1,
+    beta: Annotated[float, typer.Option(help="DPO: beta, the strength of the tie to the initial adapter.")] = 0.1,
     epochs: Epochs = 1.0,
     steps: Steps = None,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    rate: Rate = 2e-5,
+    batch_size: BatchSize = 8,
+    gradient_accumulation_steps: GradientAccumulation = 1,
+    learning_rate: LearningRate = 2e-5,
     seed: Seed = 0,
     dtype: Dtype = "auto",
-    low_memory: LowMemory = False,
+    gradient_checkpointing: GradientCheckpointing = False,
     save_every: SaveEvery = 50,
     resume: Resume = False,
     force: Force = False,
 ) -> None:
-    """Self-refine instruction tuning: sample answers to questions with results, and prefer the right ones (DPO)."""
+    """Self-refine instruction tuning: sample answers, and prefer those with the right result (DPO)."""
     with training(out):
-        from edgereason.training.recipes.refine import train_refine
-        from edgereason.training.sampling.sampling import Drawing
-        from edgereason.training.trainer import Schedule
-        from edgereason.training.training_base import open_base
+        from edgereason.training.recipes.self_refine import train_refine
+        from edgereason.training.sampling.text_sampler import SamplingSettings
+        from edgereason.training.training_base import open_training_base
 
-        schedule = Schedule(
-            epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
+        schedule = _schedule(
+            epochs,
+            steps,
+            batch_size,
+            gradient_accumulation_steps,
+            learning_rate,
+            seed,
+            save_every,
+            gradient_checkpointing,
         )
-        drawing = Drawing(samples, temperature, top_p, max_new_tokens)
-        opened = open_base(base, revision, dtype)
-        train_refine(data, opened, adapter, out, schedule, drawing, beta, pairs, resume, force)
+        sampling = SamplingSettings(samples, temperature, top_p, max_new_tokens)
+        opened = open_training_base(base, revision, dtype)
+        train_refine(data, opened, adapter, out, schedule, sampling, beta, pairs, resume, force)
 
 
 @app.command("process")
@@ -174,46 +197,78 @@ def process(
     adapter: Adapter,
     out: Out,
     revision: Revision = None,
-    iterations: Annotated[int, typer.Option(help="How often to sample, label, rank and prefer.")] = 1,
+    iterations: Annotated[int, typer.Option(help="Iterations of sampling, labelling, ranking and ORPO.")] = 1,
     samples: Samples = 8,
     temperature: Temperature = 0.7,
     top_p: TopP = 1.0,
     max_new_tokens: MaxNewTokens = 256,
-    rollouts: Annotated[int, typer.Option(help="Continuations that are simulated after each step.")] = 8,
-    labelled: Annotated[int, typer.Option(help="Questions whose answers' steps are labelled in an iteration.")] = 500,
+    rollouts: Annotated[int, typer.Option(help="Rollouts per step of an answer.")] = 8,
+    labelled: Annotated[int, typer.Option(help="Questions per iteration with step labels.")] = 500,
     pairs: Pairs = 4,
     margin: Annotated[
-        float, typer.Option(help="By how much a right answer's score has to be lower to be rejected for another's.")
+        float, typer.Option(help="Minimum difference in score for a right answer to be preferred to another right one.")
     ] = 0.2,
-    beta: Annotated[float, typer.Option(help="The weight of ORPO's odds ratio beside its likelihood.")] = 0.1,
-    reward_epochs: Annotated[float, typer.Option(help="Times that the reward model sees every labelled answer.")] = 2.0,
-    reward_rate: Annotated[float, typer.Option(help="The reward model's learning rate at its peak.")] = 2e-4,
-    rank: Annotated[int, typer.Option(help="The reward model's LoRA rank.")] = 16,
+    beta: Annotated[float, typer.Option(help="ORPO: weight of the odds ratio loss.")] = 0.1,
+    reward_epochs: Annotated[float, typer.Option(help="Reward model: number of epochs.")] = 2.0,
+    reward_rate: Annotated[float, typer.Option(help="Reward model: peak learning rate.")] = 2e-4,
+    rank: Annotated[int, typer.Option(help="Reward model: LoRA rank.")] = 16,
     epochs: Epochs = 1.0,
     steps: Steps = None,
-    batch: Batch = 8,
-    accumulate: Accumulate = 1,
-    rate: Rate = 5e-5,
+    batch_size: BatchSize = 8,
+    gradient_accumulation_steps: GradientAccumulation = 1,
+    learning_rate: LearningRate = 5e-5,
     seed: Seed = 0,
     dtype: Dtype = "auto",
-    low_memory: LowMemory = False,
+    gradient_checkpointing: GradientCheckpointing = False,
     save_every: SaveEvery = 50,
     resume: Resume = False,
     force: Force = False,
 ) -> None:
-    """Self-iterative process feedback: learn which steps lead to right results, rank answers by that, prefer (ORPO)."""
+    """Self-Iterative Process Feedback (SIPF): prefer answers by a process reward model (ORPO)."""
     with training(out):
-        from edgereason.training.lora_settings import Lora
-        from edgereason.training.recipes.process import Feedback, train_process
-        from edgereason.training.sampling.sampling import Drawing
-        from edgereason.training.trainer import Schedule
-        from edgereason.training.training_base import open_base
+        from edgereason.training.lora_settings import LoraSettings
+        from edgereason.training.recipes.process_feedback import Feedback, train_process
+        from edgereason.training.sampling.text_sampler import SamplingSettings
+        from edgereason.training.training_base import open_training_base
 
-        schedule = Schedule(
-            epochs, steps, batch, accumulate, rate, seed=seed, save_every=save_every, low_memory=low_memory
+        schedule = _schedule(
+            epochs,
+            steps,
+            batch_size,
+            gradient_accumulation_steps,
+            learning_rate,
+            seed,
+            save_every,
+            gradient_checkpointing,
         )
-        reward = replace(schedule, epochs=reward_epochs, steps=None, rate=reward_rate)
-        drawing = Drawing(samples, temperature, top_p, max_new_tokens)
-        feedback = Feedback(drawing, rollouts, labelled, pairs, margin, beta)
-        opened = open_base(base, revision, dtype)
-        train_process(data, opened, adapter, out, schedule, feedback, reward, Lora(rank), iterations, resume, force)
+        reward = replace(schedule, epochs=reward_epochs, steps=None, learning_rate=reward_rate)
+        sampling = SamplingSettings(samples, temperature, top_p, max_new_tokens)
+        feedback = Feedback(sampling, rollouts, labelled, pairs, margin, beta)
+        opened = open_training_base(base, revision, dtype)
+        train_process(
+            data, opened, adapter, out, schedule, feedback, reward, LoraSettings(rank), iterations, resume, force
+        )
+
+
+def _schedule(
+    epochs: float,
+    steps: int | None,
+    batch_size: int,
+    gradient_accumulation_steps: int,
+    learning_rate: float,
+    seed: int,
+    save_every: int,
+    gradient_checkpointing: bool,
+) -> Schedule:
+    from edgereason.training.trainer import Schedule
+
+    return Schedule(
+        epochs,
+        steps,
+        batch_size,
+        gradient_accumulation_steps,
+        learning_rate,
+        seed=seed,
+        save_every=save_every,
+        gradient_checkpointing=gradient_checkpointing,
+    )

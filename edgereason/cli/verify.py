@@ -4,85 +4,82 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.options import Prompts, Thresholds
+from edgereason.cli.parameters.common_options import Prompts, Thresholds
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from edgereason.bundle import Bundle
-    from edgereason.export.fidelity import Report
-    from edgereason.export.fidelity.references import Source
+    from edgereason.export.fidelity.references import StageSource
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle to verify.")],
     against: Annotated[
-        Optional[tuple[str, str, str]],  # noqa: UP045  (typer reads the annotation on Python 3.10)
+        tuple[str, str, str] | None,
         typer.Option(
-            help="What it was made from: base, guidance adapter, answer adapter; of several DIR:WEIGHT,DIR:WEIGHT.",
+            help="Base and adapters that the bundle was exported from; combined adapters as DIR:WEIGHT,DIR:WEIGHT.",
             metavar="BASE GUIDANCE ANSWER",
         ),
     ] = None,
     answer_base: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The answer model's base where it is another one."),
+        str | None,
+        typer.Option(help="Base model of the answer stage, if different."),
     ] = None,
     reference_adapter: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Where an extrapolated model goes away from: DIR, or STAGE:DIR for one stage."),
+        list[str] | None,
+        typer.Option(help="Reference adapter of an extrapolated model: DIR, or STAGE:DIR for one stage."),
     ] = None,
     prompts: Prompts = None,
     threshold: Thresholds = None,
     json_path: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--json", help="Write the report here."),
+        Path | None,
+        typer.Option("--json", help="Write the report to this file."),
     ] = None,
     plot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Draw the report here, as PNG."),
+        Path | None,
+        typer.Option(help="Plot the report, as PNG."),
     ] = None,
 ) -> None:
-    """Measure how close a bundle is to base and unmerged adapters, rung by rung.
+    """Measure how close a bundle is to its base and unmerged adapters, step by step.
 
-    Without --against: check its files against their sums, and its engine against the weights in its files.
+    Without --against: check the checksums, and compare the engine with the weights in the bundle.
     """
     from rich.console import Console
 
     from edgereason.bundle import Bundle
-    from edgereason.cli.display.progress import export_progress
+    from edgereason.cli.display.fidelity_reports import show_fidelity, show_report
     from edgereason.export.fidelity import parse_thresholds
 
     thresholds = parse_thresholds(threshold or [])
     opened = Bundle.open(bundle)
     console = Console(highlight=False)
-    console.print(f"All {len(opened.files)} files agree with their checksums.")
+    console.print(f"All {len(opened.files)} files match their checksums.")
     if against is None:
-        console.print("When it was exported:" if opened.fidelity else "Nobody has measured it against its base.")
+        console.print("Fidelity measured by the export:" if opened.fidelity else "This bundle has no fidelity report.")
         show_fidelity(opened.fidelity, str(bundle), console)
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
-        console.print('Verifying more than that needs transformers: pip install "edgereason[export]"')
+        console.print('More checks need transformers: pip install "edgereason[export]"')
         return
-    from edgereason.export.fidelity.measure import failure, measure
+    from edgereason.export.fidelity.measure import fidelity_error, measure_bundle
+    from edgereason.progress.display import shown_progress
 
-    sources = None if against is None else _open_sources(opened, against, answer_base, reference_adapter or [])
-    with export_progress(Console(stderr=True)) as progress:
-        report = measure(opened, sources, prompts=prompts, thresholds=thresholds, progress=progress)
-    _show(report, console, plot)
+    with shown_progress("verifying", transient=False) as progress:
+        sources = None if against is None else _open_sources(opened, against, answer_base, reference_adapter or [])
+        report = measure_bundle(opened, sources, prompts=prompts, thresholds=thresholds, progress=progress)
+    show_report(report, console, plot)
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if report.finding:
-        raise failure(report)
+        raise fidelity_error(report)
 
 
 def _open_sources(
     bundle: Bundle, against: tuple[str, str, str], answer_base: str | None, references: list[str]
-) -> dict[str, Source]:
+) -> dict[str, StageSource]:
     from edgereason.bundle import STAGES
     from edgereason.export.fidelity.bundle_sources import open_sources
     from edgereason.export.fidelity.measure import require_memory
@@ -93,26 +90,3 @@ def _open_sources(
     sources = open_sources(bundle, base, *adapters, answer_base, parse_references(references, STAGES))
     require_memory(sources.values())
     return sources
-
-
-def show_fidelity(fidelity: Mapping[str, Any], where: str, console: Console, plot: Path | None = None) -> Report | None:
-    """Print a report as manifests hold it, and draw it where that is wanted; None where it is empty."""
-    from edgereason.export.fidelity import Report
-
-    if not fidelity:
-        return None
-    report = Report.from_json(fidelity, where)
-    _show(report, console, plot)
-    if report.finding and fidelity.get("allow_loss"):
-        console.print(f"{report.finding.sentence} This loss was allowed (--allow-loss).", style="red", markup=False)
-    return report
-
-
-def _show(report: Report, console: Console, plot: Path | None) -> None:
-    console.print(f"Compared with {report.reference}:", highlight=False)
-    for table in report.tables():
-        console.print(table)
-    if plot is not None:
-        from edgereason.export.fidelity.plot import draw
-
-        draw(report, plot)

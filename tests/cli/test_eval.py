@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
-from places import WORD_PROBLEMS
+from places import HELD_OUT
 
 from edgereason.bundle import DEFAULT_BUNDLE
 
 PROGRAM = [sys.executable, "-m", "edgereason", "eval"]
-HELD_OUT = WORD_PROBLEMS / "held_out.jsonl"
+HELD_OUT = HELD_OUT
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -60,7 +60,7 @@ def test_several_bundles_have_a_file_each_and_are_compared_with_the_first(tmp_pa
         (["--data", "gsm8k"], "gsm8k is looked up in a directory of data sets, and none is given."),
         (["--data", "nothing"], "nothing is neither a file nor a data set."),
         (["--data", str(HELD_OUT), "--mode", "three-stage"], "There is no mode 'three-stage'."),
-        (["--data", str(HELD_OUT), "--resume"], "--resume goes on with a file, and none is given."),
+        (["--data", str(HELD_OUT), "--resume"], "--resume needs a file to continue."),
         (["--data", str(HELD_OUT), "--limit", "0"], "limit is 0."),
         (["--data", str(HELD_OUT), "--against", "none.json"], "none.json cannot be read"),
     ],
@@ -98,7 +98,7 @@ def test_the_same_command_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert f"--resume goes on from {path}" in errors
+    assert f"--resume continues from {path}" in errors
     assert "Traceback" not in errors
     begun = json.loads(path.read_text())
     assert not begun["complete"]

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from edgereason.evaluation import Comparison, Report
+    from edgereason.evaluation import Comparison, EvaluationReport
 
 
-def show_reports(reports: Mapping[str, Report], console: Console) -> None:
+def show_reports(reports: Mapping[str, EvaluationReport], console: Console) -> None:
     """Print the reports of several bundles, by their names."""
     table = Table("bundle", "engine", "right", "accuracy", "95% interval", box=None)
     for name, report in reports.items():
@@ -45,7 +45,7 @@ def sentence(comparison: Comparison) -> str:
     return f"against {c.other}: {100 * c.difference:+.1f} points ({interval}), {alone}, McNemar p = {c.p:.2g}"
 
 
-def _show_structures(reports: Mapping[str, Report], console: Console) -> None:
+def _show_structures(reports: Mapping[str, EvaluationReport], console: Console) -> None:
     """Groups of problems with a mistake, those with most first; the rest in a line."""
     groups = {name: report.accuracy.by_structure() for name, report in reports.items()}
     wrong = {

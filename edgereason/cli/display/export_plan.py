@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from edgereason.export.planning import Plan
+    from edgereason.export.planning import ExportPlan
 
 
-def show_plan(plan: Plan, console: Console) -> None:
+def show_plan(plan: ExportPlan, console: Console) -> None:
     """Print a plan."""
     table = Table("model", "parameters", "in the bundle", "beside it", "memory", "time", box=None)
     for model in plan.models:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edgereason import configuration, speed
+from edgereason import benchmark, configuration
 from edgereason.configuration import Configuration
 from edgereason.errors import EdgeReasonError, UsageError
-from edgereason.hardware import default_threads, fitting_threads
+from edgereason.hardware import fitting_threads
 
 PROGRAM = [sys.executable, "-m", "edgereason"]
 
@@ -25,7 +25,7 @@ def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_figures_of_a_bundle_belong_together() -> None:
-    found = speed.measure(None, questions=2, threads=1)
+    found = benchmark.measure_speed(None, questions=2, threads=1)
     assert (found.engine, found.threads, found.questions) == ("native", 1, 2)
     assert 0 < found.total.p50 <= found.total.p95
     for stage in found.stages.values():
@@ -34,14 +34,14 @@ def test_the_figures_of_a_bundle_belong_together() -> None:
     (first, ended), (began, done) = found.timeline["guidance"], found.timeline["answer"]
     assert 0 < first < ended < began < done
     assert found.peak_rss_mb > 10
-    assert speed.Speed.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert benchmark.BundleSpeed.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_what_cannot_be_measured_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(EdgeReasonError, match="is not a bundle"):
-        speed.measure(tmp_path)
+        benchmark.measure_speed(tmp_path)
     with pytest.raises(UsageError, match="questions is 0"):
-        speed.measure(None, questions=0)
+        benchmark.measure_speed(None, questions=0)
 
 
 def test_the_command_compares_bundles_and_draws_them(native_bundle: Path, tmp_path: Path) -> None:
@@ -61,19 +61,19 @@ def test_the_best_number_of_threads_is_kept(own_configuration: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "<- best" in done.stdout
     kept = json.loads(own_configuration.read_text())["threads"]
-    assert default_threads() == kept
+    assert configuration.threads(None) == kept
     assert 1 <= kept <= fitting_threads()
 
 
 def test_a_choice_is_read_and_nonsense_refused(own_configuration: Path) -> None:
     assert configuration.read() == Configuration()
     configuration.write(Configuration(3))
-    assert (default_threads(), configuration.read()) == (3, Configuration(3))
+    assert (configuration.threads(None), configuration.threads(2), configuration.read()) == (3, 2, Configuration(3))
     for nonsense in ("{", '{"threads": 0}', '{"threads": "2"}', '{"other": 1}'):
         own_configuration.write_text(nonsense)
         configuration._read.cache_clear()
         with pytest.raises(UsageError, match=r"config\.json"):
-            default_threads()
+            configuration.threads(None)
     own_configuration.unlink()
     configuration._read.cache_clear()
-    assert default_threads() == fitting_threads()
+    assert configuration.threads(None) is None
