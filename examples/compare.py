@@ -1,4 +1,4 @@
-"""Ask the same question of several bundles and put what they say side by side.
+"""Ask several bundles the same question and compare guidance, answers and timings.
 
     python examples/compare.py "Tom has 12 apples and eats 5. How many are left?" one.bundle another.bundle
 

@@ -3,8 +3,8 @@
 from edgereason.evaluation.accuracy import Accuracy, Row
 from edgereason.evaluation.comparison import Comparison, compare
 from edgereason.evaluation.data_sets import NAMES, problems_of
-from edgereason.evaluation.measuring import MODES, Way, measure, same_result
-from edgereason.evaluation.reports import Report, evaluate, read_report
+from edgereason.evaluation.measurement import MODES, EvaluationSettings, measure_accuracy, same_result
+from edgereason.evaluation.reports import EvaluationReport, evaluate, read_report
 from edgereason.problems.records import Problem, read_problems
 
 __all__ = [
@@ -12,13 +12,13 @@ __all__ = [
     "NAMES",
     "Accuracy",
     "Comparison",
+    "EvaluationReport",
+    "EvaluationSettings",
     "Problem",
-    "Report",
     "Row",
-    "Way",
     "compare",
     "evaluate",
-    "measure",
+    "measure_accuracy",
     "problems_of",
     "read_problems",
     "read_report",

@@ -54,7 +54,9 @@ class Row:
         except TypeError:
             row = None
         if row is None or not isinstance(row.correct, bool) or not isinstance(row.question, str):
-            raise UsageError(f"{where} is no row of an evaluation.", "Give a file that `edgereason eval --json` wrote.")
+            raise UsageError(
+                f"{where} is not a row of an evaluation report.", "Give a file that `edgereason eval --json` wrote."
+            )
         return row
 
 
@@ -77,9 +79,9 @@ class Accuracy(Bootstrapped):
         return self.correct / self.total if self.rows else 0.0
 
     def resampled(self, rng: np.random.Generator, times: int) -> npt.NDArray[np.float64]:
-        """Accuracies of rows drawn again: how many of them are right is binomial."""
-        draws: npt.NDArray[np.float64] = rng.binomial(self.total, self.accuracy, times) / max(self.total, 1)
-        return draws
+        """Accuracies of resampled rows: how many of them are right is binomial."""
+        accuracies: npt.NDArray[np.float64] = rng.binomial(self.total, self.accuracy, times) / max(self.total, 1)
+        return accuracies
 
     def by_structure(self) -> dict[str, Accuracy]:
         """The same for each group of problems, in the order of their first rows; rows of no group are left out."""

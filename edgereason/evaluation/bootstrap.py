@@ -12,11 +12,11 @@ _RESAMPLES = 10_000
 
 
 class Bootstrapped(ABC):
-    """A figure whose problems can be drawn again, with replacement."""
+    """A figure whose problems can be resampled, with replacement."""
 
     @abstractmethod
     def resampled(self, rng: np.random.Generator, times: int) -> npt.NDArray[np.float64]:
-        """The figure of `times` sets of problems drawn from these, each set as large as this one: `[times]`."""
+        """The figure of `times` sets of problems sampled from these, each set as large as this one: `[times]`."""
 
     @property
     def low(self) -> float:

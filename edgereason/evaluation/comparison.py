@@ -53,11 +53,11 @@ class Comparison(Bootstrapped):
         return min(1.0, float(Fraction(2 * tail, 2**discordant)))
 
     def resampled(self, rng: np.random.Generator, times: int) -> npt.NDArray[np.float64]:
-        """Differences of problems drawn with both ways' outcomes: paired, unlike the two accuracies' intervals."""
+        """Differences of problems resampled with both ways' outcomes: paired, unlike the two accuracies' intervals."""
         same = self.total - self.only_this - self.only_other
         shares = np.array([self.only_this, self.only_other, same]) / self.total
-        draws = rng.multinomial(self.total, shares, times)
-        differences: npt.NDArray[np.float64] = (draws[:, 0] - draws[:, 1]) / self.total
+        samples = rng.multinomial(self.total, shares, times)
+        differences: npt.NDArray[np.float64] = (samples[:, 0] - samples[:, 1]) / self.total
         return differences
 
     def to_json(self) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from edgereason.errors import UsageError
 from edgereason.problems import word_problems
-from edgereason.problems.arithmetic import generator as example_problems
+from edgereason.problems.arithmetic.generator import held_out_arithmetic
 from edgereason.problems.records import Problem, read_problems
+from edgereason.problems.worked_problem import WorkedProblem
 
 DIRECTORY = "EDGEREASON_DATA"
 """The environment variable that names the directory of data sets."""
@@ -45,10 +46,10 @@ _PUBLIC = {
     ),
 }
 
-_OWN: dict[str, Callable[[], Iterable[example_problems.Problem]]] = {
+_OWN: dict[str, Callable[[], Iterable[WorkedProblem]]] = {
     "held-out": lambda: word_problems.held_out(_SEED, HELD_OUT),
     "held-out-structures": lambda: word_problems.held_out(_SEED, HELD_OUT, word_problems.UNKNOWN),
-    "example": lambda: example_problems.held_out(_SEED),
+    "example": lambda: held_out_arithmetic(_SEED),
 }
 
 NAMES = (*_OWN, *_PUBLIC)

@@ -60,18 +60,21 @@ class Domain:
 
 
 def confidences(
-    reasoner: Reasoner, questions: Sequence[str], size: int = 16, report: Callable[[int, int], object] | None = None
+    reasoner: Reasoner,
+    questions: Sequence[str],
+    batch_size: int = 16,
+    report: Callable[[int, int], object] | None = None,
 ) -> list[float]:
     """The confidence of each question's guidance, greedy; of questions longer than the context there is none.
 
     Args:
         reasoner: Whose guidance model is asked.
         questions: Asked in batches.
-        size: Most texts in one pass.
+        batch_size: Maximum sequences per forward pass.
         report: Called after each question with how many are done, and how many there are.
     """
     found = []
-    for outcome in reasoner.batch(questions, size=size, answer=False, temperature=0.0):
+    for outcome in reasoner.batch(questions, batch_size=batch_size, answer=False, temperature=0.0):
         if outcome.result is not None and outcome.result.confidence is not None:
             found.append(outcome.result.confidence)
         if report is not None:

@@ -1,4 +1,4 @@
-"""An evaluation's file: figures, settings and transcripts as JSON, written as it goes; read to go on and to compare."""
+"""An evaluation's file: figures, settings and transcripts as JSON, written as it goes; read to resume and compare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgereason.bundle import MANIFEST
 from edgereason.errors import BundleError, UsageError
 from edgereason.evaluation.accuracy import Accuracy, Row
 from edgereason.evaluation.comparison import Comparison, compare
-from edgereason.evaluation.measuring import TWO_STAGE, Way, measure
+from edgereason.evaluation.measurement import TWO_STAGE, EvaluationSettings, measure_accuracy
 from edgereason.files import new_file, read_json, write_json
 from edgereason.pipeline.reasoner import Reasoner
 from edgereason.problems.records import Problem
@@ -23,11 +23,12 @@ _EVERY_S = 5.0  # a file of a thousand transcripts is a megabyte: not written an
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """What an evaluation has found, as far as it got.
 
     Attributes:
-        settings: What was asked and how: `bundle`, its manifest's `sha256`, `engine`, `data`, and the fields of `Way`.
+        settings: What was asked and how: `bundle`, its manifest's `sha256`, `engine`, `data`, and the fields of
+            `EvaluationSettings`.
         accuracy: The figures and rows.
         complete: Whether all problems were asked.
         against: How it compares with another evaluation of the same problems, if that was asked for.
@@ -60,11 +61,11 @@ class Report:
             with new_file(path) as file:
                 write_json(file, self.to_json())
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}.", "Is there a directory?") from error
+            raise UsageError(f"{path} cannot be written: {error.strerror}.", "Does its directory exist?") from error
 
 
-def read_report(path: Path) -> Report:
-    """Read what `Report.write` wrote.
+def read_report(path: Path) -> EvaluationReport:
+    """Read what `EvaluationReport.write` wrote.
 
     Raises:
         UsageError: the file is missing or is no evaluation.
@@ -76,23 +77,23 @@ def read_report(path: Path) -> Report:
         raise UsageError(error.what, cure) from error
     rows, settings = value.get("rows"), value.get("settings")
     if not isinstance(rows, list) or not isinstance(settings, dict):
-        raise UsageError(f"{path} is no evaluation.", cure)
+        raise UsageError(f"{path} is not an evaluation report.", cure)
     read = (Row.from_json(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1))
-    return Report(settings, Accuracy(tuple(read)), value.get("complete") is True)
+    return EvaluationReport(settings, Accuracy(tuple(read)), value.get("complete") is True)
 
 
 def evaluate(
     reasoner: Reasoner,
     problems: Sequence[Problem],
-    way: Way = TWO_STAGE,
+    way: EvaluationSettings = TWO_STAGE,
     *,
     data: str = "",
     path: Path | None = None,
     resume: bool = False,
-    against: tuple[str, Report] | None = None,
+    against: tuple[str, EvaluationReport] | None = None,
     report: Callable[[list[Row]], object] | None = None,
     **arguments: Any,
-) -> Report:
+) -> EvaluationReport:
     """Measure a bundle, and keep what has been measured.
 
     Args:
@@ -104,7 +105,7 @@ def evaluate(
         resume: Take the rows that `path` has already, and ask the problems behind them only.
         against: Another evaluation of the same problems, and what it is called, to compare with.
         report: Called with the rows that are there at the beginning, and after each problem with all so far.
-        arguments: Further ones of `measure`.
+        arguments: Further ones of `measure_accuracy`.
 
     Raises:
         UsageError: an option is out of its range, `path` cannot be written or holds another evaluation, or `against`
@@ -124,14 +125,14 @@ def evaluate(
             report(rows)
 
     try:
-        measure(reasoner, problems, way, before=before, report=keep, **arguments)
+        measure_accuracy(reasoner, problems, way, before=before, report=keep, **arguments)
     finally:
         log.close()
     return log.report()
 
 
 class _Log:
-    """An evaluation under way, and the file that is written now and then.
+    """An evaluation in progress, and the file that is written now and then.
 
     Args:
         rows: Those that are there at the beginning.
@@ -143,7 +144,7 @@ class _Log:
         settings: dict[str, Any],
         asked: int,
         path: Path | None,
-        against: tuple[str, Report] | None,
+        against: tuple[str, EvaluationReport] | None,
         rows: Sequence[Row],
     ) -> None:
         self._settings, self._asked, self._path, self._against = settings, asked, path, against
@@ -152,14 +153,14 @@ class _Log:
         # A comparison is new even where all rows were there.
         self._changed = against is not None and len(rows) == asked
 
-    def report(self) -> Report:
+    def report(self) -> EvaluationReport:
         """What there is so far."""
         complete = len(self._rows) == self._asked
         beside = None
         if complete and self._against is not None:
             name, other = self._against
             beside = compare(self._rows, other.accuracy.rows, name)
-        return Report(self._settings, Accuracy(self._rows), complete, beside)
+        return EvaluationReport(self._settings, Accuracy(self._rows), complete, beside)
 
     def keep(self, rows: Sequence[Row]) -> None:
         """Take all rows so far, and write them where that was not done for some seconds."""
@@ -190,7 +191,7 @@ def paths_of(bundles: Sequence[Path], path: Path | None) -> list[Path | None]:
     return [path / f"{name}.json" for name in names]
 
 
-def _settings(reasoner: Reasoner, data: str, way: Way) -> dict[str, Any]:
+def _settings(reasoner: Reasoner, data: str, way: EvaluationSettings) -> dict[str, Any]:
     bundle = reasoner.bundle
     # The manifest holds the hashes of all the bundle's files.
     digest = sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()
@@ -211,7 +212,7 @@ def _rows_of(path: Path, settings: dict[str, Any], problems: Sequence[Problem]) 
     return [*rows]
 
 
-def _check_same(problems: Sequence[Problem], name: str, other: Report) -> None:
+def _check_same(problems: Sequence[Problem], name: str, other: EvaluationReport) -> None:
     """Before hours of work, what `compare` would find after them."""
     if _problems(other.accuracy.rows) != _asked(problems):
         raise UsageError(

@@ -35,13 +35,13 @@ def extract(problem: Problem, answer: str) -> str | None:
         return _choice(problem, answer)
     if problem.kind == "yes-no":
         return _yes_or_no(answer)
-    return number(answer) if _is_number(problem.expected) else _marked(answer)
+    return last_number(answer) if _is_number(problem.expected) else _marked(answer)
 
 
-def number(answer: str) -> str | None:
+def last_number(answer: str) -> str | None:
     """The number after `####`, or else the last one in the text; without currency signs and commas.
 
-    >>> number("16 - 7 = 9, so she makes $1,218.00 a day.")
+    >>> last_number("16 - 7 = 9, so she makes $1,218.00 a day.")
     '1218.00'
     """
     strict = _STRICT.findall(answer)
@@ -52,7 +52,7 @@ def number(answer: str) -> str | None:
 
 
 def _is_number(text: str) -> bool:
-    return number(text) is not None
+    return last_number(text) is not None
 
 
 def _marked(answer: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgereason.errors import UsageError
+from edgereason.files import read_json_lines
 from edgereason.problems.final_result import FINAL_MARKER, final_result
 
 Kind = Literal["result", "choice", "yes-no", "code"]
@@ -72,27 +73,20 @@ _CURE = 'Each line has to be a JSON object with "question" and "result", or an "
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Every entry and where it stands."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = data.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", "Give a JSON lines file of problems.") from error
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        whole = None
+    whole = _whole(path)
     if isinstance(whole, dict) and isinstance(whole.get("examples"), list):  # BIG-bench
         whole = whole["examples"]
     if isinstance(whole, list):
-        yield from ((f"{path}, entry {number}", entry) for number, entry in enumerate(whole, start=1))
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        where = f"{path}:{number}"
-        if line.strip():
-            try:
-                yield where, json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{where} is not a problem: {error}.", _CURE) from error
+        return ((f"{path}, entry {number}", entry) for number, entry in enumerate(whole, start=1))
+    return read_json_lines(path)
+
+
+def _whole(path: Path) -> Any:
+    """The value of a JSON file; None where it holds something else, such as JSON lines."""
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+    except (OSError, EOFError, ValueError):
+        return None
 
 
 def _parse(entry: Any, where: str) -> Problem:

@@ -86,13 +86,13 @@ NUMBERS = _words(
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
 
-def draw_words(rng: random.Random) -> dict[str, str]:
+def sample_words(rng: random.Random) -> dict[str, str]:
     """A word for every slot, those that belong together chosen together."""
-    names = _draw(rng, NAMES, 3)
+    names = _sample(rng, NAMES, 3)
     he, him, his = ("he", "him", "his") if names[0] in HE else ("she", "her", "her")
-    [(item, items)] = _draw(rng, THINGS)
-    [(box, boxes)] = _draw(rng, CONTAINERS)
-    (good, goods), (thing, _) = _draw(rng, GOODS, 2)
+    [(item, items)] = _sample(rng, THINGS)
+    [(box, boxes)] = _sample(rng, CONTAINERS)
+    (good, goods), (thing, _) = _sample(rng, GOODS, 2)
     color, hue = rng.sample(COLORS, 2)
     return {
         "name": names[0],
@@ -119,7 +119,7 @@ def draw_words(rng: random.Random) -> dict[str, str]:
     }
 
 
-def _draw(rng: random.Random, pool: Sequence[_Word], count: int = 1) -> list[_Word]:
+def _sample(rng: random.Random, pool: Sequence[_Word], count: int = 1) -> list[_Word]:
     """`count` different words of the pool, its first ones far more often, as in any language.
 
     A model learns to copy from the question with the few frequent words, and then extends it to the rare ones; were all

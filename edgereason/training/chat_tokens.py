@@ -66,7 +66,9 @@ def _end_of_turn(tokenizer: Tokenizer) -> int:
     """What ends the assistant's turn: a stop token that the chat template puts there, or else the tokenizer's own."""
     stops = tokenizer.stop_ids()
     if tokenizer.end_id is None and not stops:
-        raise UsageError(f"{tokenizer.directory} names no end token.", 'Set "eos_token" in its tokenizer_config.json.')
+        raise UsageError(
+            f"{tokenizer.directory} defines no end token.", 'Set "eos_token" in its tokenizer_config.json.'
+        )
     turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
     behind = tokenizer.render(turns).rpartition(_PROBE)[2]
     end = next((id_ for id_ in tokenizer.encode(behind) if id_ in stops), tokenizer.end_id)

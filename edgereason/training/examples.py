@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgereason.errors import UsageError
+from edgereason.files import json_lines
 from edgereason.problems.records import Problem
 
 TEXTS = ("question", "guidance", "answer", "result")
@@ -48,7 +49,7 @@ class Example:
 
 
 def read_examples(path: Path, required: Collection[str]) -> list[Example]:
-    """Read a file of JSON lines; blank lines are skipped, and spaces around guidances, answers and results.
+    """Read a file of JSON lines; blank lines are skipped, and spaces around guidance, answers and results.
 
     Args:
         path: Each line an object with `question` and some of `guidance`, `answer`, `result` (strings) and `choices`
@@ -59,20 +60,10 @@ def read_examples(path: Path, required: Collection[str]) -> list[Example]:
         UsageError: the file is missing or has no examples, or a line is no JSON object, lacks a field, or has one that
             is empty or of another type; the message names the line.
     """
-    examples = [_parse(text, number, path, {"question", *required}) for number, text in _lines(path)]
+    examples = [_parse(line, number, path, {"question", *required}) for number, line in json_lines(path)]
     if not examples:
         raise UsageError(f"{path} has no examples.", "Give a file with one JSON object per line.")
     return examples
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", "Give a file of JSON lines.") from error
 
 
 def _parse(line: bytes, number: int, path: Path, required: Collection[str]) -> Example:

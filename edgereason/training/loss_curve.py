@@ -9,8 +9,8 @@ from typing import Any
 _SMOOTHING = 0.9
 
 
-def draw_losses(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw the losses of a Trainer's `log_history` and their moving average over the steps, as PNG.
+def plot_losses(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Plot the losses of a Trainer's `log_history` and their moving average over the steps, as PNG.
 
     Args:
         history: Entries with `step` and `loss`; others are left out.

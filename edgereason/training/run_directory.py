@@ -1,4 +1,4 @@
-"""The directory of a training: nothing has its name before it is complete, and an interrupted one can go on.
+"""The directory of a training: nothing has its name before it is complete, and an interrupted one can be resumed.
 
     my-adapter.partial/        while training
       run.json                 what is trained: settings, and the sums of base and data
@@ -25,14 +25,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from edgereason.errors import UsageError
 from edgereason.files import new_file, publish, read_json, write_json
-from edgereason.training.processes import processes
+from edgereason.training.distributed import processes
 
 RECORD = "run.json"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training under way.
+    """A training in progress.
 
     Attributes:
         path: The directory that holds everything until the end; a recipe of several steps makes its own in it.
@@ -65,8 +65,8 @@ def run_directory(out: Path, settings: Mapping[str, Any], resume: bool = False, 
     Args:
         out: The adapter's directory.
         settings: JSON that tells this training from another; what it changes is not resumed.
-        resume: Go on where an interrupted training of the same settings has stopped.
-        force: Replace what is at `out`, and start anew where a training was interrupted.
+        resume: Resume an interrupted training with the same settings.
+        force: Replace what is at `out`, and start over where a training was interrupted.
 
     Raises:
         UsageError: `out` exists, an interrupted training is there and neither resumed nor replaced, or its settings
@@ -98,14 +98,14 @@ def _check(out: Path, run: Run, resume: bool, force: bool) -> None:
         return
     if not resume:
         raise UsageError(
-            f"{run.path} is a training that was interrupted.", "Go on with --resume, or start anew with --force."
+            f"{run.path} is an interrupted training.", "Resume it with --resume, or start over with --force."
         )
     before = read_json(record)
     changed = sorted(name for name in {*before, *run.settings} if before.get(name) != run.settings.get(name))
     if changed:
         raise UsageError(
-            f"{run.path} was begun with another {', '.join(changed)}.",
-            "Give the same as then, or start anew with --force and without --resume.",
+            f"{run.path} was started with another {', '.join(changed)}.",
+            "Use the same settings, or start over with --force and without --resume.",
         )
 
 

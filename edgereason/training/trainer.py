@@ -18,11 +18,11 @@ from transformers.utils import logging
 
 from edgereason.errors import UsageError
 from edgereason.text.prompts import Prompt
+from edgereason.training.distributed import on_cpu, processes
 from edgereason.training.lora_settings import save_adapter
-from edgereason.training.loss_curve import draw_losses
-from edgereason.training.processes import on_cpu, processes
-from edgereason.training.progress import ProgressBar
+from edgereason.training.loss_curve import plot_losses
 from edgereason.training.training_base import TrainingBase
+from edgereason.training.training_progress import shown_training
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Schedule:
     """How long and how fast is trained.
 
     Attributes:
-        epochs: Times that every example is seen.
-        steps: Updates of the weights, in place of `epochs`.
-        batch: Examples in one pass, on each device.
-        accumulate: Passes for one update.
-        rate: The learning rate at its peak; it falls along a cosine to zero.
-        warmup: The share of the steps in which the rate rises.
-        seed: Of initialization, order and dropout.
+        epochs: Passes over the data.
+        steps: Updates of the weights, instead of `epochs`.
+        batch_size: Examples per device and forward pass.
+        gradient_accumulation_steps: Batches per update of the weights.
+        learning_rate: Peak learning rate; it falls along a cosine to zero.
+        warmup: Share of the steps in which the learning rate rises.
+        seed: Random seed of initialization, order and dropout.
         save_every: Steps between two checkpoints.
-        low_memory: Compute activations again in the backward pass instead of keeping them.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
 
     Raises:
         UsageError: a value is out of its range.
@@ -46,20 +46,24 @@ class Schedule:
 
     epochs: float = 3.0
     steps: int | None = None
-    batch: int = 8
-    accumulate: int = 1
-    rate: float = 2e-4
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-4
     warmup: float = 0.03
     seed: int = 0
     save_every: int = 50
-    low_memory: bool = False
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        counts = {"batch": self.batch, "accumulate": self.accumulate, "save_every": self.save_every}
+        counts = {
+            "batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "save_every": self.save_every,
+        }
         for name, value in {**counts, "steps": 1 if self.steps is None else self.steps}.items():
             if value < 1:
                 raise UsageError(f"{name} is {value}.", "Give 1 or more.")
-        for name, amount in {"epochs": self.epochs, "rate": self.rate}.items():
+        for name, amount in {"epochs": self.epochs, "learning_rate": self.learning_rate}.items():
             if not 0 < amount < float("inf"):
                 raise UsageError(f"{name} is {amount}.", "Give a number above 0.")
         if not 0 <= self.warmup < 1:
@@ -78,12 +82,12 @@ def arguments(schedule: Schedule, base: TrainingBase, checkpoints: Path) -> dict
         "output_dir": str(checkpoints),
         "num_train_epochs": schedule.epochs,
         "max_steps": schedule.steps or -1,
-        "per_device_train_batch_size": schedule.batch,
-        "gradient_accumulation_steps": schedule.accumulate,
-        "learning_rate": schedule.rate,
+        "per_device_train_batch_size": schedule.batch_size,
+        "gradient_accumulation_steps": schedule.gradient_accumulation_steps,
+        "learning_rate": schedule.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": schedule.warmup,  # a number below 1 is a share of the steps
-        "gradient_checkpointing": schedule.low_memory,
+        "gradient_checkpointing": schedule.gradient_checkpointing,
         "seed": schedule.seed,
         "use_cpu": on_cpu(),
         "ddp_find_unused_parameters": False,
@@ -123,30 +127,27 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def seeded(seed: int) -> None:
-    """Set every library's random state; before a model gets new weights, since PEFT draws them from it."""
+    """Set every library's random state; before a model gets new weights, since PEFT samples them from it."""
     set_seed(seed)
 
 
 def fit(trainer: Trainer, name: str, resume_from: str | None) -> None:
-    """Train to the end, with a progress bar.
+    """Train to the end and show the progress.
 
     Args:
-        name: What the bar says.
+        name: What the training is called in its progress.
         resume_from: A checkpoint, or None to begin.
 
     Raises:
         UsageError: the loss became NaN or infinite.
     """
-    bar = ProgressBar(name)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(bar)
-    try:
+    with shown_training(name) as progress:
+        trainer.add_callback(progress)
         trainer.train(resume_from_checkpoint=resume_from)
-    finally:
-        bar.stop()
     losses: Sequence[float] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if not all(torch.isfinite(torch.tensor(losses))):
-        raise UsageError("The loss became NaN or infinite.", "Train with a lower --rate.")
+        raise UsageError("The loss became NaN or infinite.", "Train with a lower --learning-rate.")
 
 
 def keep(trainer: Trainer, prompt: Prompt, base: TrainingBase, directory: Path, title: str) -> None:
@@ -160,4 +161,4 @@ def keep(trainer: Trainer, prompt: Prompt, base: TrainingBase, directory: Path, 
 def keep_history(trainer: Trainer, directory: Path, title: str) -> None:
     """Write `trainer_state.json` and `loss.png`."""
     trainer.state.save_to_json(str(directory / "trainer_state.json"))
-    draw_losses(trainer.state.log_history, directory / "loss.png", title)
+    plot_losses(trainer.state.log_history, directory / "loss.png", title)

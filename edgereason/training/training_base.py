@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgereason.errors import UsageError
-from edgereason.export.inputs.base_model import open_base as open_files
+from edgereason.export.inputs.base_model import open_base
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -44,7 +44,7 @@ class TrainingBase:
 
     @property
     def context(self) -> int:
-        """Most tokens that the model reads."""
+        """The model's maximum sequence length."""
         config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
         return int(config.max_position_embeddings)
 
@@ -52,7 +52,7 @@ class TrainingBase:
         return {"name": self.name, "revision": self.revision, "dtype": str(self.dtype).removeprefix("torch.")}
 
 
-def open_base(source: str | Path, revision: str | None = None, dtype: str = "auto") -> TrainingBase:
+def open_training_base(source: str | Path, revision: str | None = None, dtype: str = "auto") -> TrainingBase:
     """Find a base: a directory, or a hub id that is downloaded.
 
     Args:
@@ -66,7 +66,7 @@ def open_base(source: str | Path, revision: str | None = None, dtype: str = "aut
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype}.", f"Give one of {', '.join(DTYPES)}.")
-    files = open_files(source, revision=revision)
+    files = open_base(source, revision=revision)
     if files.quantized:
         raise UsageError(
             f"{source} is quantized with {files.quantized.method}.", "Train on the 16-bit model that it was made from."

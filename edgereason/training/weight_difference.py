@@ -80,7 +80,7 @@ def as_adapter(base: PreTrainedModel, trained: PreTrainedModel, error: float) ->
             squares[0] += float((change - b @ a).double().square().sum())
             squares[1] += float(change.double().square().sum())
     if not found:
-        raise UsageError("Training has changed nothing.", "Train for more --steps, or with a higher --rate.")
+        raise UsageError("Training has changed nothing.", "Train for more --steps, or with a higher --learning-rate.")
     ranks = {name: a.shape[0] for name, (_, a) in found.items()}
     size = sum(b.numel() + a.numel() for b, a in found.values())
     closeness = Closeness(

@@ -57,5 +57,5 @@ def test_rows_have_the_fields_of_the_format_and_others_only_where_they_say_somet
 
 @pytest.mark.parametrize("change", [{"correct": 1}, {"question": None}, {"unknown": 1}])
 def test_what_is_no_row_is_named(change: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="row 3 is no row"):
+    with pytest.raises(UsageError, match="row 3 is not a row"):
         Row.from_json({**row(True).to_json(), **change}, "row 3")

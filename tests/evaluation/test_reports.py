@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import WORD_PROBLEMS
+from places import HELD_OUT
 
 from edgereason import Reasoner, UsageError
-from edgereason.evaluation import Problem, Row, Way, compare, evaluate, read_problems, read_report
+from edgereason.evaluation import EvaluationSettings, Problem, Row, compare, evaluate, read_problems, read_report
 from edgereason.evaluation import reports as module
 
 
 @pytest.fixture(scope="module")
 def problems() -> list[Problem]:
-    return read_problems(WORD_PROBLEMS / "held_out.jsonl", 20)
+    return read_problems(HELD_OUT, 20)
 
 
 def test_a_report_is_read_as_it_was_written(reasoner: Reasoner, problems: list[Problem], tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_a_file_of_something_else_is_refused_and_left_alone(
         evaluate(reasoner, asked, path=path, resume=True, **{"data": "held", **arguments})
 
     with pytest.raises(UsageError, match="its mode differs"):
-        resume(problems[:5], way=Way("answer-only"))
+        resume(problems[:5], way=EvaluationSettings("answer-only"))
     with pytest.raises(UsageError, match="its calculator differs"):
-        resume(problems[:5], way=Way(calculator=False))
+        resume(problems[:5], way=EvaluationSettings(calculator=False))
     with pytest.raises(UsageError, match="its data differs"):
         resume(problems[:5], data="gsm8k")
     for others in (problems[:4], problems[1:6], [replace(problems[0], expected="0"), *problems[1:5]]):
@@ -85,7 +85,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(
 def test_two_ways_are_compared_in_the_report(reasoner: Reasoner, problems: list[Problem], tmp_path: Path) -> None:
     two = evaluate(reasoner, problems)
     path = tmp_path / "report.json"
-    one = evaluate(reasoner, problems, Way("guidance-only"), path=path, against=("two stages", two))
+    one = evaluate(reasoner, problems, EvaluationSettings("guidance-only"), path=path, against=("two stages", two))
     assert one.against == compare(one.accuracy.rows, two.accuracy.rows, "two stages")
     assert json.loads(path.read_text())["against"]["difference"] == one.accuracy.accuracy - two.accuracy.accuracy
     with pytest.raises(UsageError, match=r"two stages holds 20 rows, which are not of these 19 problems"):

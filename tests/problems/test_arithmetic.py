@@ -15,19 +15,17 @@ from hypothesis import strategies as st
 from edgereason.problems import words
 from edgereason.problems.arithmetic.generator import (
     LARGEST,
-    STRUCTURES,
-    Problem,
+    SCENARIOS,
+    arithmetic_problems,
     compute,
-    draw_problem,
-    held_out,
-    problems,
-    question_key,
+    held_out_arithmetic,
+    sample_arithmetic,
 )
-from edgereason.problems.arithmetic.scenario import Structure
+from edgereason.problems.arithmetic.scenario import Scenario
 from edgereason.problems.final_result import final_result
-from edgereason.training.example.arithmetic_corpus import draw_text
+from edgereason.problems.worked_problem import WorkedProblem, question_key
 
-SAMPLE = list(islice(problems("test"), 4000))
+SAMPLE = list(islice(arithmetic_problems("test"), 4000))
 LINE = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 
 
@@ -75,27 +73,27 @@ def test_every_number_that_an_answer_computes_with_is_known_by_then() -> None:
 
 
 def test_guidance_and_answer_are_functions_of_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Few words and small numbers, so that independent draws often give the same question, across structures too.
+    # Few words and small numbers, so that independent samples often give the same question, across scenarios too.
     few = {"NAMES": ("Tom", "Ben", "Mia"), "THINGS": words.THINGS[:1], "GOODS": words.GOODS[:2]}
     few |= {"CONTAINERS": words.CONTAINERS[:1], "COLORS": words.COLORS[:2]}
     few |= {name: getattr(words, name)[:1] for name in ("PEOPLE", "PLACES", "DAYS")}
     for name, value in few.items():
         monkeypatch.setattr(words, name, value)
-    small = [replace(each, ranges=dict.fromkeys("abc", (2, 16))) for each in STRUCTURES]
-    seen: dict[str, Problem] = {}
+    small = [replace(each, ranges=dict.fromkeys("abc", (2, 16))) for each in SCENARIOS]
+    seen: dict[str, WorkedProblem] = {}
     rng, again = random.Random(0), 0
     for _ in range(20_000):
-        problem = draw_problem(rng, small)
+        problem = sample_arithmetic(rng, small)
         again += problem.question in seen
         first = seen.setdefault(problem.question, problem)
         assert (first.guidance, first.answer) == (problem.guidance, problem.answer)
     assert again > 2000
 
 
-@pytest.mark.parametrize("structure", STRUCTURES, ids=lambda structure: structure.name)
-def test_every_wording_shows_what_guidance_says(structure: Structure) -> None:
-    needed = slots(structure.asked + structure.given)
-    for story in structure.stories:
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_every_wording_shows_what_guidance_says(scenario: Scenario) -> None:
+    needed = slots(scenario.asked + scenario.given)
+    for story in scenario.stories:
         # What stands in only one of several alternatives may be missing.
         certain = re.sub(r"\[[^\[\]]*\]", "", story)
         shown = slots(certain)
@@ -103,14 +101,14 @@ def test_every_wording_shows_what_guidance_says(structure: Structure) -> None:
         assert needed <= shown | ({"boxes"} if "box" in shown else set()), story
 
 
-def test_no_two_structures_share_a_name_or_a_wording() -> None:
-    assert len({structure.name for structure in STRUCTURES}) == len(STRUCTURES)
-    stories = [story for structure in STRUCTURES for story in structure.stories]
+def test_no_two_scenarios_share_a_name_or_a_wording() -> None:
+    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
+    stories = [story for scenario in SCENARIOS for story in scenario.stories]
     assert len(set(stories)) == len(stories)
 
 
-def test_every_structure_is_drawn() -> None:
-    assert {problem.structure for problem in SAMPLE} == {structure.name for structure in STRUCTURES}
+def test_every_scenario_is_sampled() -> None:
+    assert {problem.structure for problem in SAMPLE} == {scenario.name for scenario in SCENARIOS}
 
 
 def test_no_template_mark_is_left_in_a_problem() -> None:
@@ -119,30 +117,26 @@ def test_no_template_mark_is_left_in_a_problem() -> None:
 
 
 def test_a_seed_gives_the_same_problems() -> None:
-    assert list(islice(problems(7), 50)) == list(islice(problems(7), 50)) != list(islice(problems(8), 50))
+    assert (
+        list(islice(arithmetic_problems(7), 50))
+        == list(islice(arithmetic_problems(7), 50))
+        != list(islice(arithmetic_problems(8), 50))
+    )
 
 
-def test_held_out_problems_are_different_and_cover_all_structures() -> None:
-    found = held_out(0)
+def test_held_out_problems_are_different_and_cover_all_scenarios() -> None:
+    found = held_out_arithmetic(0)
     assert len({question_key(problem.question) for problem in found}) == len(found) == 200
-    assert {problem.structure for problem in found} == {structure.name for structure in STRUCTURES}
-    assert held_out(0) == found != held_out(1)
+    assert {problem.structure for problem in found} == {scenario.name for scenario in SCENARIOS}
+    assert held_out_arithmetic(0) == found != held_out_arithmetic(1)
 
 
 def test_training_never_shows_an_excluded_question() -> None:
-    # Excluding everything that one seed draws makes the same seed draw around it.
-    drawn: list[Problem] = list(islice(problems(3), 300))
-    exclude = {question_key(problem.question) for problem in drawn}
-    again = islice(problems(3, exclude), 300)
+    # Excluding everything that one seed samples makes the same seed sample around it.
+    sampled: list[WorkedProblem] = list(islice(arithmetic_problems(3), 300))
+    exclude = {question_key(problem.question) for problem in sampled}
+    again = islice(arithmetic_problems(3, exclude), 300)
     assert not exclude & {question_key(problem.question) for problem in again}
-
-
-def test_the_corpus_never_shows_an_excluded_question() -> None:
-    exclude = {question_key(problem.question) for problem in held_out(0)}
-    rng, text = random.Random(0), ""
-    for _ in range(3000):
-        text += " " + question_key(draw_text(rng, exclude))
-    assert not any(question in text for question in exclude)
 
 
 @given(st.sampled_from("+-*/"), st.integers(1, 400), st.integers(1, 400))

@@ -1,4 +1,4 @@
-"""The problems of the default model: right, within their ranges, and guidances that compute nothing."""
+"""The problems of the default model: right, within their ranges, and guidance that computes nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgereason.problems.arithmetic.generator import Problem, question_key
-from edgereason.problems.word_problems import KNOWN, UNKNOWN, Pool, draw_problem, held_out, problems
-from edgereason.problems.word_problems.story import draw_accounts
+from edgereason.problems.word_problems import KNOWN, UNKNOWN, Pool, held_out, problems, sample_problem
+from edgereason.problems.word_problems.story import sample_accounts
 from edgereason.problems.words import HE, NAMES
+from edgereason.problems.worked_problem import WorkedProblem, question_key
 
 EVERY = Pool((*KNOWN, *UNKNOWN))
 WORDS = {"half": 2, "twice": 2, "a third": 3, "a quarter": 4, "a fifth": 5, "three times": 3, "four times": 4}
 WORDS |= {"five times": 5}
 CONSTANTS = {2, 7, 12, 60, 100}
-"""What a guidance may name that the question does not: the people of an average, days, dozens, minutes, cents."""
+"""What guidance may name that the question does not: the people of an average, days, dozens, minutes, cents."""
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
@@ -49,7 +49,7 @@ def numbers_of_question(question: str) -> set[int]:
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 10**9))
 def test_every_answer_follows_from_its_question(seed: int) -> None:
-    problem = draw_problem(random.Random(seed), EVERY)
+    problem = sample_problem(random.Random(seed), EVERY)
     known = numbers_of_question(problem.question)
     assert max(known) <= 1000
     results = []
@@ -66,8 +66,8 @@ def test_every_answer_follows_from_its_question(seed: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 10**9))
-def test_a_guidance_computes_nothing(seed: int) -> None:
-    problem = draw_problem(random.Random(seed), EVERY)
+def test_guidance_computes_nothing(seed: int) -> None:
+    problem = sample_problem(random.Random(seed), EVERY)
     assert numbers(problem.guidance) <= numbers_of_question(problem.question) | CONSTANTS
     asked, given, steps = problem.guidance.splitlines()
     assert (asked[:7], given[:7], steps[:7]) == ("Asked: ", "Given: ", "Steps: ")
@@ -86,7 +86,7 @@ def test_there_are_enough_structures_and_a_fifth_is_held_out() -> None:
 
 
 def test_a_seed_makes_the_same_problems_again() -> None:
-    def first(seed: int) -> list[Problem]:
+    def first(seed: int) -> list[WorkedProblem]:
         stream = problems(seed)
         return [next(stream) for _ in range(20)]
 
@@ -119,7 +119,7 @@ def test_a_sentence_that_begins_with_a_pronoun_means_one_person() -> None:
 
 def test_accounts_compute_from_what_their_steps_name() -> None:
     for seed in range(300):
-        read, work = draw_accounts(random.Random(seed))
+        read, work = sample_accounts(random.Random(seed))
         given, steps = read.splitlines()
         assert steps.count(", then ") + 1 == len(work.splitlines()) >= 2
         shown = numbers(given) | {2}

@@ -13,34 +13,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from places import TINY
+from places import HELD_OUT, WORD_PROBLEMS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from edgereason import load
 from edgereason.errors import UsageError
 from edgereason.export import export
-from edgereason.training.lisa import LayerSampling, Lisa
-from edgereason.training.progress import ProgressBar
+from edgereason.training.lisa import LayerSampling, LisaSettings
 from edgereason.training.recipes import supervised
 from edgereason.training.recipes.guidance import train_guidance
 from edgereason.training.trainer import Schedule
-from edgereason.training.training_base import TrainingBase, open_base
+from edgereason.training.training_base import TrainingBase, open_training_base
+from edgereason.training.training_progress import LossProgress
 from edgereason.training.weight_difference import as_adapter, factors
 
-SCHEDULE = Schedule(steps=8, batch=3, rate=5e-4, save_every=3)
-LISA = Lisa(layers=2, period=3, error=0.1)
+SCHEDULE = Schedule(steps=8, batch_size=3, learning_rate=5e-4, save_every=3)
+LISA = LisaSettings(layers=2, period=3, error=0.1)
 
 
 @pytest.fixture(scope="module")
 def base() -> TrainingBase:
-    return open_base(TINY / "base")
+    return open_training_base(WORD_PROBLEMS / "base")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    path.write_text("".join((TINY / "held_out.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:24]))
+    path.write_text("".join(HELD_OUT.read_text(encoding="utf-8").splitlines(keepends=True)[:24]))
     return path
 
 
@@ -97,7 +97,7 @@ def test_every_layer_has_its_turn(base: TrainingBase) -> None:
     sampling = LayerSampling(base.load(), LISA, seed=0)
     counts = np.zeros(6)
     for period in range(300):
-        counts[list(sampling.drawn(LISA.period * period))] += 1
+        counts[list(sampling.sampled(LISA.period * period))] += 1
     assert counts.sum() == 600
     assert counts.min() > 70  # 100 each on average
 
@@ -130,7 +130,7 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter(
 ) -> None:
     out = tmp_path / "guidance"
     with monkeypatch.context() as patched:
-        patched.setattr(ProgressBar, "on_step_end", interrupt_after(5), raising=False)
+        patched.setattr(LossProgress, "on_step_end", interrupt_after(5), raising=False)
         with pytest.raises(KeyboardInterrupt):
             train_guidance(data, base, out, SCHEDULE, LISA)
     train_guidance(data, base, out, SCHEDULE, LISA, resume=True)
@@ -140,7 +140,7 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter(
 
 
 def interrupt_after(steps: int) -> Callable[..., None]:
-    def on_step_end(_: ProgressBar, __: object, state: Any, ___: object, **____: object) -> None:
+    def on_step_end(_: LossProgress, __: object, state: Any, ___: object, **____: object) -> None:
         if state.global_step == steps:
             raise KeyboardInterrupt
 
@@ -151,7 +151,7 @@ def interrupt_after(steps: int) -> Callable[..., None]:
 def test_both_layouts_take_an_adapter_whose_ranks_differ(
     trained: tuple[Path, Watch, Any], base: TrainingBase, tmp_path: Path, layout: str
 ) -> None:
-    export(base.path, trained[0], TINY / "answer", tmp_path / "bundle", layout=layout, bits=16, verify=False)
+    export(base.path, trained[0], WORD_PROBLEMS / "answer", tmp_path / "bundle", layout=layout, bits=16, verify=False)
     with load(tmp_path / "bundle") as reasoner:
         asked = reasoner.ask("Tom has 12 apples and eats 5. How many are left?", max_new_tokens=40, answer=False)
     merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), str(trained[0]))
@@ -175,9 +175,9 @@ def test_factors_are_the_smallest_that_are_close_enough(rows: int, columns: int,
 
 
 def test_what_cannot_be_trained_or_was_not_is_refused(base: TrainingBase) -> None:
-    with pytest.raises(UsageError, match="7 layers are to be trained at a time, the base has 6"):
-        LayerSampling(base.load(), Lisa(layers=7), seed=0)
+    with pytest.raises(UsageError, match="7 layers cannot be trained at a time, the base has 6"):
+        LayerSampling(base.load(), LisaSettings(layers=7), seed=0)
     with pytest.raises(UsageError, match="LISA cannot train 0 layers"):
-        Lisa(layers=0)
+        LisaSettings(layers=0)
     with pytest.raises(UsageError, match="Training has changed nothing"):
         as_adapter(base.load(), base.load(), 0.1)

@@ -1,6 +1,6 @@
 """Arithmetic word problems with solution guidance and worked answers, made from a seed.
 
-A problem is what Solution Guidance Fine-Tuning (arXiv 2412.09906) trains on: the question, a guidance that says what
+A problem is what Solution Guidance Fine-Tuning (arXiv 2412.09906) trains on: the question, guidance that says what
 is asked, what is given and which steps lead to the answer but computes nothing, and the answer, which computes.
 Guidance and answer are functions of the question: two problems with the same question have the same guidance and
 answer.
@@ -13,16 +13,15 @@ remainder.
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from edgereason.problems.arithmetic.one_step import ONE_STEP
-from edgereason.problems.arithmetic.scenario import COUNT, Range, Structure
+from edgereason.problems.arithmetic.scenario import COUNT, Range, Scenario
 from edgereason.problems.arithmetic.two_steps import TWO_STEPS
-from edgereason.problems.words import choose, draw_words, fill
+from edgereason.problems.words import choose, fill, sample_words
+from edgereason.problems.worked_problem import WorkedProblem, question_key
 
-STRUCTURES = (*ONE_STEP, *TWO_STEPS)
+SCENARIOS = (*ONE_STEP, *TWO_STEPS)
 
 LARGEST = 300
 """No number in a problem exceeds this."""
@@ -34,28 +33,6 @@ _VERBS = {
     "/": ("divide {left} by {right}", "quotient"),
 }
 _VERBS_BY_TWO = {"*": ("double {left}", "double"), "/": ("halve {left}", "half")}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A question with its true guidance, answer and result.
-
-    Attributes:
-        question: One line.
-        guidance: Three lines, "Asked: ...", "Given: ...", "Steps: ..."; its numbers are the question's.
-        answer: A line "left operator right = result" for each step, then "#### result".
-        result: What the answer ends with.
-        structure: The name of the structure it was made from.
-    """
-
-    question: str
-    guidance: str
-    answer: str
-    result: str
-    structure: str
-
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def compute(operator: str, left: int, right: int) -> int | None:
@@ -72,62 +49,47 @@ def compute(operator: str, left: int, right: int) -> int | None:
     return result if 1 <= result <= LARGEST else None
 
 
-def draw_number(rng: random.Random, limits: Range = COUNT) -> int:
+def sample_number(rng: random.Random, limits: Range = COUNT) -> int:
     """A number within `limits`, smaller ones more often, as in real problems."""
     low, high = limits
     return rng.randint(low, rng.randint(low, high))
 
 
-def question_key(question: str) -> str:
-    """What two questions have in common that differ in case, spaces or punctuation only."""
-    return " ".join(re.findall(r"\w+", question.lower()))
-
-
-def draw_new(
-    rng: random.Random, exclude: Collection[str], draw: Callable[[random.Random], Problem] | None = None
-) -> Problem:
-    """One problem whose `question_key` is not in `exclude`."""
-    problem = (draw or draw_problem)(rng)
-    while question_key(problem.question) in exclude:
-        problem = (draw or draw_problem)(rng)
-    return problem
-
-
-def draw_problem(rng: random.Random, structures: Sequence[Structure] = STRUCTURES) -> Problem:
+def sample_arithmetic(rng: random.Random, scenarios: Sequence[Scenario] = SCENARIOS) -> WorkedProblem:
     """One problem; the state of `rng` determines it."""
-    structure = rng.choice(structures)
-    numbers, results = _draw_numbers(rng, structure)
-    values = {**draw_words(rng), **{slot: str(number) for slot, number in numbers.items()}}
-    question = fill(choose(rng, rng.choice(structure.stories)), values)
-    operations = [_operands(step, numbers) for step in structure.steps]
+    scenario = rng.choice(scenarios)
+    numbers, results = _sample_numbers(rng, scenario)
+    values = {**sample_words(rng), **{slot: str(number) for slot, number in numbers.items()}}
+    question = fill(choose(rng, rng.choice(scenario.stories)), values)
+    operations = [_operands(step, numbers) for step in scenario.steps]
     guidance = "\n".join(
         (
-            f"Asked: {fill(structure.asked, values)}.",
-            f"Given: {fill(structure.given, values)}.",
+            f"Asked: {fill(scenario.asked, values)}.",
+            f"Given: {fill(scenario.given, values)}.",
             f"Steps: {_describe(operations)}.",
         )
     )
-    return Problem(question, guidance, _work_out(operations, results), str(results[-1]), structure.name)
+    return WorkedProblem(question, guidance, _work_out(operations, results), str(results[-1]), scenario.name)
 
 
-def problems(
+def arithmetic_problems(
     seed: int | str,
     exclude: Collection[str] = frozenset(),
-    structures: Sequence[Structure] = STRUCTURES,
-) -> Iterator[Problem]:
+    scenarios: Sequence[Scenario] = SCENARIOS,
+) -> Iterator[WorkedProblem]:
     """An endless stream of problems whose `question_key` is not in `exclude`; repeats are possible."""
     rng = random.Random(seed)
     while True:
-        problem = draw_problem(rng, structures)
+        problem = sample_arithmetic(rng, scenarios)
         if question_key(problem.question) not in exclude:
             yield problem
 
 
-def held_out(seed: int, count: int = 200) -> list[Problem]:
-    """`count` different problems, evenly over the structures, that training excludes."""
-    found: dict[str, Problem] = {}
-    for index, structure in enumerate(STRUCTURES * (count // len(STRUCTURES) + 1)):
-        for problem in problems(f"{seed}/held out/{index}", found, (structure,)):
+def held_out_arithmetic(seed: int, count: int = 200) -> list[WorkedProblem]:
+    """`count` different problems, evenly over the scenarios, that training excludes."""
+    found: dict[str, WorkedProblem] = {}
+    for index, scenario in enumerate(SCENARIOS * (count // len(SCENARIOS) + 1)):
+        for problem in arithmetic_problems(f"{seed}/held out/{index}", found, (scenario,)):
             found[question_key(problem.question)] = problem
             break
         if len(found) == count:
@@ -147,13 +109,13 @@ def _value(operand: int | str, results: Sequence[int]) -> int:
     return operand
 
 
-def _draw_numbers(rng: random.Random, structure: Structure) -> tuple[dict[str, int], list[int]]:
-    """Numbers for a structure's slots, drawn until every step can be computed, and the results of the steps."""
-    slots = sorted({part for step in structure.steps for part in step.split() if part.isalpha()})
+def _sample_numbers(rng: random.Random, scenario: Scenario) -> tuple[dict[str, int], list[int]]:
+    """Numbers for a scenario's slots, sampled until every step can be computed, and the results of the steps."""
+    slots = sorted({part for step in scenario.steps for part in step.split() if part.isalpha()})
     while True:
-        numbers = {slot: draw_number(rng, structure.ranges.get(slot, COUNT)) for slot in slots}
+        numbers = {slot: sample_number(rng, scenario.ranges.get(slot, COUNT)) for slot in slots}
         results: list[int] = []
-        for left, operator, right in (_operands(step, numbers) for step in structure.steps):
+        for left, operator, right in (_operands(step, numbers) for step in scenario.steps):
             result = compute(operator, _value(left, results), _value(right, results))
             if result is None:
                 break

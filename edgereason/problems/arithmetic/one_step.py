@@ -1,11 +1,11 @@
-"""The structures of one step; `structures.py` says how they are written."""
+"""The scenarios of one step; `scenario.py` says how they are written."""
 
 from __future__ import annotations
 
-from edgereason.problems.arithmetic.scenario import FEW, MANY, SHARED, TENS, Structure
+from edgereason.problems.arithmetic.scenario import FEW, MANY, SHARED, TENS, Scenario
 
 ONE_STEP = (
-    Structure(
+    Scenario(
         "receive",
         ("a + b",),
         "how many {items} {name} has now",
@@ -23,7 +23,7 @@ ONE_STEP = (
         ),
         {"a": (2, 150)},
     ),
-    Structure(
+    Scenario(
         "give_away",
         ("a - b",),
         "how many {items} {name} has left",
@@ -38,7 +38,7 @@ ONE_STEP = (
         ),
         {"a": MANY},
     ),
-    Structure(
+    Scenario(
         "together",
         ("a + b",),
         "how many {items} {name} and {other} have altogether",
@@ -54,7 +54,7 @@ ONE_STEP = (
         ),
         {"a": (2, 150), "b": (2, 150)},
     ),
-    Structure(
+    Scenario(
         "how_many_more",
         ("a - b",),
         "how many more {items} {name} has than {other}",
@@ -68,7 +68,7 @@ ONE_STEP = (
         ),
         {"a": MANY, "b": (2, 200)},
     ),
-    Structure(
+    Scenario(
         "more_than",
         ("a + b",),
         "how many {items} {other} has",
@@ -82,7 +82,7 @@ ONE_STEP = (
         ),
         {"a": (2, 150)},
     ),
-    Structure(
+    Scenario(
         "fewer_than",
         ("a - b",),
         "how many {items} {other} has",
@@ -96,7 +96,7 @@ ONE_STEP = (
         ),
         {"a": (4, 200)},
     ),
-    Structure(
+    Scenario(
         "groups",
         ("a * b",),
         "how many {items} there are altogether",
@@ -112,7 +112,7 @@ ONE_STEP = (
         ),
         {"a": TENS, "b": TENS},
     ),
-    Structure(
+    Scenario(
         "share",
         ("a / b",),
         "how many {items} each of the {people} gets",
@@ -127,7 +127,7 @@ ONE_STEP = (
         ),
         {"a": SHARED, "b": FEW},
     ),
-    Structure(
+    Scenario(
         "pack",
         ("a / b",),
         "how many {boxes} are needed",
@@ -141,7 +141,7 @@ ONE_STEP = (
         ),
         {"a": SHARED, "b": FEW},
     ),
-    Structure(
+    Scenario(
         "twice",
         ("a * 2",),
         "how many {items} {other} has",
@@ -155,7 +155,7 @@ ONE_STEP = (
         ),
         {"a": (2, 150)},
     ),
-    Structure(
+    Scenario(
         "times_as_many",
         ("a * b",),
         "how many {items} {other} has",
@@ -169,7 +169,7 @@ ONE_STEP = (
         ),
         {"a": TENS, "b": FEW},
     ),
-    Structure(
+    Scenario(
         "half",
         ("a / 2",),
         "how many {items} {other} has",
@@ -183,7 +183,7 @@ ONE_STEP = (
         ),
         {"a": (4, 300)},
     ),
-    Structure(
+    Scenario(
         "cost",
         ("a * b",),
         "how much the {goods} cost",
@@ -196,7 +196,7 @@ ONE_STEP = (
         ),
         {"a": TENS, "b": TENS},
     ),
-    Structure(
+    Scenario(
         "change",
         ("a - b",),
         "how much money {name} has left",
@@ -210,7 +210,7 @@ ONE_STEP = (
         ),
         {"a": (4, 200)},
     ),
-    Structure(
+    Scenario(
         "other_part",
         ("a - b",),
         "how many {items} are {hue}",
@@ -225,7 +225,7 @@ ONE_STEP = (
         ),
         {"a": MANY},
     ),
-    Structure(
+    Scenario(
         "still_needed",
         ("a - b",),
         "how many more {items} {name} needs",

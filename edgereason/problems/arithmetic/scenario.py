@@ -1,7 +1,7 @@
-"""The structures of the arithmetic word problems, as data.
+"""The scenarios of the arithmetic word problems, as data.
 
-A structure is a story told in several wordings, the computation that it asks for, and what guidance says about it.
-`{slots}` are filled by `problems.py`; `[one|another]` chooses one alternative, where an empty one is allowed. Wordings
+A scenario is a story told in several wordings, the computation that it asks for, and what guidance says about it.
+`{slots}` are filled by `generator.py`; `[one|another]` chooses one alternative, where an empty one is allowed. Wordings
 vary freely, but what guidance and answer say depends only on slots that every wording shows, so that they follow from
 the question.
 
@@ -20,7 +20,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Structure:
+class Scenario:
     """One kind of problem.
 
     Attributes:

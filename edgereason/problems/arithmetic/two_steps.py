@@ -1,11 +1,11 @@
-"""The structures of two steps; `structures.py` says how they are written."""
+"""The scenarios of two steps; `scenario.py` says how they are written."""
 
 from __future__ import annotations
 
-from edgereason.problems.arithmetic.scenario import FEW, SHARED, TENS, Structure
+from edgereason.problems.arithmetic.scenario import FEW, SHARED, TENS, Scenario
 
 TWO_STEPS = (
-    Structure(
+    Scenario(
         "receive_then_give",
         ("a + b", "#1 - c"),
         "how many {items} {name} has left",
@@ -22,7 +22,7 @@ TWO_STEPS = (
         ),
         {"a": (2, 150)},
     ),
-    Structure(
+    Scenario(
         "give_twice",
         ("a - b", "#1 - c"),
         "how many {items} {name} has left",
@@ -38,7 +38,7 @@ TWO_STEPS = (
         ),
         {"a": (10, 300)},
     ),
-    Structure(
+    Scenario(
         "three_together",
         ("a + b", "#1 + c"),
         "how many {items} they have altogether",
@@ -51,7 +51,7 @@ TWO_STEPS = (
             "How many {items} do {name}, {other} and {third} have together if they have {a}, {b} and {c}?",
         ),
     ),
-    Structure(
+    Scenario(
         "groups_plus",
         ("a * b", "#1 + c"),
         "how many {items} there are altogether",
@@ -69,7 +69,7 @@ TWO_STEPS = (
         ),
         {"a": FEW, "b": TENS},
     ),
-    Structure(
+    Scenario(
         "groups_minus",
         ("a * b", "#1 - c"),
         "how many {items} are left",
@@ -86,7 +86,7 @@ TWO_STEPS = (
         ),
         {"a": FEW, "b": TENS},
     ),
-    Structure(
+    Scenario(
         "join_then_share",
         ("a + b", "#1 / c"),
         "how many {items} each of the {people} gets",
@@ -101,7 +101,7 @@ TWO_STEPS = (
         ),
         {"c": FEW},
     ),
-    Structure(
+    Scenario(
         "give_then_share",
         ("a - b", "#1 / c"),
         "how many {items} each of the {people} gets",
@@ -116,7 +116,7 @@ TWO_STEPS = (
         ),
         {"a": (10, 200), "c": FEW},
     ),
-    Structure(
+    Scenario(
         "share_then_give",
         ("a / b", "#1 - c"),
         "how many {items} {name} has left",
@@ -131,7 +131,7 @@ TWO_STEPS = (
         ),
         {"a": SHARED, "b": FEW, "c": TENS},
     ),
-    Structure(
+    Scenario(
         "more_then_together",
         ("a + b", "a + #1"),
         "how many {items} {name} and {other} have altogether",
@@ -145,7 +145,7 @@ TWO_STEPS = (
             "How many {items} is that [altogether|in total]?",
         ),
     ),
-    Structure(
+    Scenario(
         "fewer_then_together",
         ("a - b", "a + #1"),
         "how many {items} {name} and {other} have altogether",
@@ -160,7 +160,7 @@ TWO_STEPS = (
         ),
         {"a": (4, 150)},
     ),
-    Structure(
+    Scenario(
         "twice_then_together",
         ("a * 2", "a + #1"),
         "how many {items} {name} and {other} have altogether",
@@ -174,7 +174,7 @@ TWO_STEPS = (
             "How many {items} is that [altogether|in total]?",
         ),
     ),
-    Structure(
+    Scenario(
         "buy_then_change",
         ("a * b", "c - #1"),
         "how much money {name} has left",
@@ -188,7 +188,7 @@ TWO_STEPS = (
         ),
         {"a": FEW, "b": FEW, "c": (10, 200)},
     ),
-    Structure(
+    Scenario(
         "buy_two_kinds",
         ("a * b", "#1 + c"),
         "how much {name} pays",
@@ -202,7 +202,7 @@ TWO_STEPS = (
         ),
         {"a": FEW, "b": TENS},
     ),
-    Structure(
+    Scenario(
         "save_then_buy",
         ("a * b", "#1 - c"),
         "how much money {name} has left",
@@ -216,7 +216,7 @@ TWO_STEPS = (
         ),
         {"a": TENS, "b": FEW},
     ),
-    Structure(
+    Scenario(
         "pages_left",
         ("a * b", "c - #1"),
         "how many pages are left",

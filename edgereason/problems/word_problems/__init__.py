@@ -5,7 +5,7 @@ structure gives (`structures.py`) and told by `story.py`. A fifth of the structu
 whether a model has learned clauses or whole problems.
 """
 
-from edgereason.problems.word_problems.story import draw_problem, held_out, problems
+from edgereason.problems.word_problems.story import held_out, problems, sample_problem
 from edgereason.problems.word_problems.structures import KNOWN, UNKNOWN, Pool, Structure
 
-__all__ = ["KNOWN", "UNKNOWN", "Pool", "Structure", "draw_problem", "held_out", "problems"]
+__all__ = ["KNOWN", "UNKNOWN", "Pool", "Structure", "held_out", "problems", "sample_problem"]

@@ -26,7 +26,7 @@ MANY: Range = (10, 1000)
 
 
 @dataclass(frozen=True)
-class Step:
+class StoryStep:
     """One computation.
 
     Attributes:
@@ -55,12 +55,12 @@ class Clause:
 
     says: tuple[str, ...]
     given: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StoryStep, ...] = ()
     numbers: dict[str, Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Question:
+class StoryQuestion:
     """What a story ends with.
 
     Attributes:
@@ -74,5 +74,5 @@ class Question:
     asks: tuple[str, ...]
     asked: str
     answer: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StoryStep, ...] = ()
     numbers: dict[str, Range] = field(default_factory=dict)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from edgereason.problems.word_problems.clause import COUNT, FEW, MANY, PARTS, TENS, Clause, Question, Step
+from edgereason.problems.word_problems.clause import COUNT, FEW, MANY, PARTS, TENS, Clause, StoryQuestion, StoryStep
 
 
-def _crowd(computes: str, plan: str) -> Step:
-    return Step(computes, plan, "the {people}", "{people}")
+def _crowd(computes: str, plan: str) -> StoryStep:
+    return StoryStep(computes, plan, "the {people}", "{people}")
 
 
-def _age(computes: str, plan: str) -> Step:
-    return Step(computes, plan, "the age of {X}", "years")
+def _age(computes: str, plan: str) -> StoryStep:
+    return StoryStep(computes, plan, "the age of {X}", "years")
 
 
 CLAUSES = {
     "crowd": Clause(
         ("There are {a} {people} in the {place}.", "{a} {people} come to the {place}."),
         "there are {a} {people}",
-        (Step("N = a", "", "the {people}", "{people}"),),
+        (StoryStep("N = a", "", "the {people}", "{people}"),),
         {"a": MANY},
     ),
     "rows": Clause(
@@ -42,7 +42,7 @@ CLAUSES = {
         ("{a:Part} of the {people} [leave|go home].", "After an hour, {a:part} of the {people} [leave|go home]."),
         "{a:part} of them leave",
         (
-            Step("L = N / a", "divide the {people} by {a}", "those who leave", "{people}"),
+            StoryStep("L = N / a", "divide the {people} by {a}", "those who leave", "{people}"),
             _crowd("N = N - L", "subtract those who leave"),
         ),
         {"a": PARTS},
@@ -51,7 +51,7 @@ CLAUSES = {
         ("{a:percent} of the {people} [leave|go home].",),
         "{a:percent} of them leave",
         (
-            Step("L = N * a / 100", "take {a:percent} of the {people}", "those who leave", "{people}"),
+            StoryStep("L = N * a / 100", "take {a:percent} of the {people}", "those who leave", "{people}"),
             _crowd("N = N - L", "subtract those who leave"),
         ),
         {"a": (5, 90)},
@@ -59,29 +59,32 @@ CLAUSES = {
     "percent_have": Clause(
         ("{a:percent} of the {people} have a {color} {good}.",),
         "{a:percent} of them have a {color} {good}",
-        (Step("F = N * a / 100", "take {a:percent} of the {people}", "those with a {color} {good}", "{people}"),),
+        (StoryStep("F = N * a / 100", "take {a:percent} of the {people}", "those with a {color} {good}", "{people}"),),
         {"a": (5, 90)},
     ),
     "part_has": Clause(
         ("{a:Part} of the {people} [have|own] a {color} {good}.",),
         "{a:part} of them have a {color} {good}",
-        (Step("F = N / a", "divide the {people} by {a}", "those with a {color} {good}", "{people}"),),
+        (StoryStep("F = N / a", "divide the {people} by {a}", "those with a {color} {good}", "{people}"),),
         {"a": PARTS},
     ),
     "teams": Clause(
         ("The {people} form teams of {a}.", "They [play|work] in teams of {a}."),
         "they form teams of {a}",
-        (Step("G = N / a", "divide the {people} by {a}", "the teams", "teams"),),
+        (StoryStep("G = N / a", "divide the {people} by {a}", "the teams", "teams"),),
         {"a": FEW},
     ),
     "each_pays": Clause(
         ("Each of them pays {a} dollars.", "A ticket costs {a} dollars for each of them."),
         "each pays {a} dollars",
-        (Step("M = N * a", "multiply the {people} by {a} dollars", "the money", "dollars"),),
+        (StoryStep("M = N * a", "multiply the {people} by {a} dollars", "the money", "dollars"),),
         {"a": FEW},
     ),
     "age": Clause(
-        ("{X} is {a} years old.",), "{X} is {a} years old", (Step("X = a", "", "the age of {X}", "years"),), {"a": TENS}
+        ("{X} is {a} years old.",),
+        "{X} is {a} years old",
+        (StoryStep("X = a", "", "the age of {X}", "years"),),
+        {"a": TENS},
     ),
     "older": Clause(
         ("{X} is {a} years older than {Y}.",),
@@ -104,88 +107,88 @@ CLAUSES = {
     "rope": Clause(
         ("A rope is {a} meters long.", "{X} has a rope of {a} meters."),
         "the rope is {a} meters long",
-        (Step("L = a", "", "the rope", "meters"),),
+        (StoryStep("L = a", "", "the rope", "meters"),),
         {"a": COUNT},
     ),
     "cut_off": Clause(
         ("{X} cuts off {a} meters.", "{a} meters of it are cut off."),
         "{a} meters are cut off",
-        (Step("L = L - a", "subtract the {a} meters", "the rest", "meters"),),
+        (StoryStep("L = L - a", "subtract the {a} meters", "the rest", "meters"),),
         {"a": TENS},
     ),
     "pieces": Clause(
         ("{X} cuts it into pieces of {a} meters.", "It is cut into pieces of {a} meters each."),
         "a piece is {a} meters long",
-        (Step("P = L / a", "divide the length by {a} meters", "the pieces", "pieces"),),
+        (StoryStep("P = L / a", "divide the length by {a} meters", "the pieces", "pieces"),),
         {"a": FEW},
     ),
     "pieces_in_centimeters": Clause(
         ("{X} cuts it into pieces of {a} centimeters.",),
         "a piece is {a} centimeters long",
         (
-            Step("Q = L * 100", "turn the meters into centimeters, 100 for each", "the length", "centimeters"),
-            Step("P = Q / a", "divide the length by {a} centimeters", "the pieces", "pieces"),
+            StoryStep("Q = L * 100", "turn the meters into centimeters, 100 for each", "the length", "centimeters"),
+            StoryStep("P = Q / a", "divide the length by {a} centimeters", "the pieces", "pieces"),
         ),
         {"a": TENS},
     ),
     "tank": Clause(
         ("{a} liters of water flow into a tank every minute for {b} minutes.",),
         "{a} liters a minute flow in for {b} minutes",
-        (Step("V = a * b", "multiply {a} liters a minute by {b} minutes", "the water", "liters"),),
+        (StoryStep("V = a * b", "multiply {a} liters a minute by {b} minutes", "the water", "liters"),),
         {"a": TENS, "b": FEW},
     ),
     "leaks": Clause(
         ("{a} liters leak out.", "Then {a} liters are taken out."),
         "{a} liters go out",
-        (Step("V = V - a", "subtract the {a} liters", "the water", "liters"),),
+        (StoryStep("V = V - a", "subtract the {a} liters", "the water", "liters"),),
         {"a": TENS},
     ),
     "jugs": Clause(
         ("The water is poured into jugs of {a} liters.",),
         "a jug holds {a} liters",
-        (Step("J = V / a", "divide the water by {a} liters", "the jugs", "jugs"),),
+        (StoryStep("J = V / a", "divide the water by {a} liters", "the jugs", "jugs"),),
         {"a": FEW},
     ),
 }
 
 QUESTIONS = {
-    "people": Question(
+    "people": StoryQuestion(
         ("How many {people} are there [now|then|in the end]?", "How many {people} are in the {place} [now|then]?"),
         "how many {people} there are in the end",
         "N",
     ),
-    "with_it": Question(
+    "with_it": StoryQuestion(
         ("How many {people} have one?", "How many of them have a {color} {good}?"), "how many have one", "F"
     ),
-    "without_it": Question(
+    "without_it": StoryQuestion(
         ("How many {people} have none?", "How many of them do not have a {color} {good}?"),
         "how many have none",
         "O",
-        (Step("O = N - F", "subtract those who have one from all", "the others", "{people}"),),
+        (StoryStep("O = N - F", "subtract those who have one from all", "the others", "{people}"),),
     ),
-    "teams": Question(("How many teams are there?", "How many teams is that?"), "how many teams there are", "G"),
-    "takings": Question(
+    "teams": StoryQuestion(("How many teams are there?", "How many teams is that?"), "how many teams there are", "G"),
+    "takings": StoryQuestion(
         ("How many dollars do they pay [altogether|in total]?", "How many dollars is that?"),
         "how many dollars they pay altogether",
         "M",
     ),
-    "age": Question(("How old is {X}?", "How many years old is {X}?"), "how old {X} is", "X"),
-    "age_later": Question(
+    "age": StoryQuestion(("How old is {X}?", "How many years old is {X}?"), "how old {X} is", "X"),
+    "age_later": StoryQuestion(
         ("How old will {X} be in {a} years?", "How old is {X} {a} years from now?"),
         "how old {X} is in {a} years",
         "A",
-        (Step("A = X + a", "add {a} years", "the age then", "years"),),
+        (StoryStep("A = X + a", "add {a} years", "the age then", "years"),),
         {"a": FEW},
     ),
-    "ages": Question(
+    "ages": StoryQuestion(
         ("How old are {X} and {Y} together?",),
         "how old {X} and {Y} are together",
         "S",
-        (Step("S = X + Y", "add the ages of {X} and {Y}", "both ages", "years"),),
+        (StoryStep("S = X + Y", "add the ages of {X} and {Y}", "both ages", "years"),),
     ),
-    "pieces": Question(
+    "pieces": StoryQuestion(
         ("How many pieces are there?", "How many pieces does that make?"), "how many pieces there are", "P"
     ),
-    "water": Question(("How many liters are in the tank [now|then]?",), "how many liters are in the tank", "V"),
-    "jugs": Question(("How many jugs are filled?",), "how many jugs are filled", "J"),
+    "water": StoryQuestion(("How many liters are in the tank [now|then]?",), "how many liters are in the tank", "V"),
+    "jugs": StoryQuestion(("How many jugs are filled?",), "how many jugs are filled", "J"),
 }

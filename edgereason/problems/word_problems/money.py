@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from edgereason.problems.word_problems.clause import COUNT, FEW, MANY, PARTS, TENS, Clause, Question, Step
+from edgereason.problems.word_problems.clause import COUNT, FEW, MANY, PARTS, TENS, Clause, StoryQuestion, StoryStep
 
 
-def _cost(computes: str, plan: str) -> Step:
-    return Step(computes, plan, "the cost", "dollars")
+def _cost(computes: str, plan: str) -> StoryStep:
+    return StoryStep(computes, plan, "the cost", "dollars")
 
 
-def _money(computes: str, plan: str) -> Step:
-    return Step(computes, plan, "the money of {X}", "dollars")
+def _money(computes: str, plan: str) -> StoryStep:
+    return StoryStep(computes, plan, "the money of {X}", "dollars")
 
 
 CLAUSES = {
@@ -31,7 +31,7 @@ CLAUSES = {
         ),
         "{a} {things} for {b} dollars each",
         (
-            Step("P = a * b", "multiply the {a} {things} by {b} dollars", "the cost of the {things}", "dollars"),
+            StoryStep("P = a * b", "multiply the {a} {things} by {b} dollars", "the cost of the {things}", "dollars"),
             _cost("C = C + P", "add both costs"),
         ),
         {"a": FEW, "b": FEW},
@@ -39,7 +39,7 @@ CLAUSES = {
     "buys_one": Clause(
         ("{X} buys a {good} for {a} dollars.", "{X} wants a {good} that costs {a} dollars."),
         "a {good} costs {a} dollars",
-        (Step("C = a", "", "the cost", "dollars"),),
+        (StoryStep("C = a", "", "the cost", "dollars"),),
         {"a": MANY},
     ),
     "buys_dearer": Clause(
@@ -49,7 +49,7 @@ CLAUSES = {
         ),
         "a {thing} costs {a} dollars more than the {good}",
         (
-            Step("P = C + a", "add {a} to the price of the {good}", "the price of the {thing}", "dollars"),
+            StoryStep("P = C + a", "add {a} to the price of the {good}", "the price of the {thing}", "dollars"),
             _cost("C = C + P", "add both prices"),
         ),
         {"a": TENS},
@@ -62,7 +62,7 @@ CLAUSES = {
         ),
         "the discount is {a:percent}",
         (
-            Step("D = C * a / 100", "take {a:percent} of the cost", "the discount", "dollars"),
+            StoryStep("D = C * a / 100", "take {a:percent} of the cost", "the discount", "dollars"),
             _cost("C = C - D", "subtract the discount"),
         ),
         {"a": (5, 50)},
@@ -82,25 +82,25 @@ CLAUSES = {
     "pays_with": Clause(
         ("{X} pays with {a} dollars.", "{X} gives the shopkeeper {a} dollars."),
         "{X} pays with {a} dollars",
-        (Step("R = a - C", "subtract the cost from {a} dollars", "the change", "dollars"),),
+        (StoryStep("R = a - C", "subtract the cost from {a} dollars", "the change", "dollars"),),
         {"a": MANY},
     ),
     "splits_cost": Clause(
         ("{a} {people} share the cost equally.", "The cost is split equally between {a} {people}."),
         "{a} {people} share the cost equally",
-        (Step("E = C / a", "divide the cost by the {a} {people}", "the part of each", "dollars"),),
+        (StoryStep("E = C / a", "divide the cost by the {a} {people}", "the part of each", "dollars"),),
         {"a": FEW},
     ),
     "saves_for_it": Clause(
         ("{X} saves {a} dollars a week for it.", "Every week, {X} puts {a} dollars aside for it."),
         "{X} saves {a} dollars a week",
-        (Step("W = C / a", "divide the cost by {a} dollars a week", "the weeks", "weeks"),),
+        (StoryStep("W = C / a", "divide the cost by {a} dollars a week", "the weeks", "weeks"),),
         {"a": TENS},
     ),
     "has_money": Clause(
         ("{X} has {a} dollars.", "{X} has saved {a} dollars.", "There are {a} dollars in {X}'s purse."),
         "{X} has {a} dollars",
-        (Step("M = a", "", "the money of {X}", "dollars"),),
+        (StoryStep("M = a", "", "the money of {X}", "dollars"),),
         {"a": MANY},
     ),
     "earns": Clause(
@@ -119,7 +119,7 @@ CLAUSES = {
         ),
         "{X} earns {a} dollars an hour, {b} hours a day, for {c} days",
         (
-            Step("H = b * c", "multiply {b} hours a day by {c} days", "the hours", "hours"),
+            StoryStep("H = b * c", "multiply {b} hours a day by {c} days", "the hours", "hours"),
             _money("M = a * H", "multiply {a} dollars an hour by the hours"),
         ),
         {"a": (5, 30), "b": (2, 9), "c": (2, 9)},
@@ -140,7 +140,7 @@ CLAUSES = {
         ("{X} spends {a:part} of {X.his} money.", "{X} gives {a:part} of the money to {X.his} family."),
         "{X} spends {a:part} of the money",
         (
-            Step("L = M / a", "divide the money of {X} by {a}", "what is spent", "dollars"),
+            StoryStep("L = M / a", "divide the money of {X} by {a}", "what is spent", "dollars"),
             _money("M = M - L", "subtract what is spent"),
         ),
         {"a": PARTS},
@@ -149,7 +149,7 @@ CLAUSES = {
         ("{X} spends {a:percent} of {X.his} money.", "{X} puts {a:percent} of the money into the bank."),
         "{a:percent} of the money is gone",
         (
-            Step("L = M * a / 100", "take {a:percent} of the money of {X}", "what is gone", "dollars"),
+            StoryStep("L = M * a / 100", "take {a:percent} of the money of {X}", "what is gone", "dollars"),
             _money("M = M - L", "subtract what is gone"),
         ),
         {"a": (5, 90)},
@@ -160,13 +160,13 @@ CLAUSES = {
             "{X} spends all of it on {goods} that cost {a} dollars each.",
         ),
         "{goods} cost {a} dollars each",
-        (Step("B = M / a", "divide the money of {X} by {a} dollars", "the {goods}", "{goods}"),),
+        (StoryStep("B = M / a", "divide the money of {X} by {a} dollars", "the {goods}", "{goods}"),),
         {"a": FEW},
     ),
 }
 
 QUESTIONS = {
-    "cost": Question(
+    "cost": StoryQuestion(
         (
             "How many dollars does [{X}|{X.he}] pay?",
             "How much does {X} pay in dollars?",
@@ -175,36 +175,36 @@ QUESTIONS = {
         "how many dollars {X} pays",
         "C",
     ),
-    "cents": Question(
+    "cents": StoryQuestion(
         ("How many cents does {X} pay?",),
         "how many cents {X} pays",
         "N",
-        (Step("N = C * 100", "turn the dollars into cents, 100 for each", "the cents", "cents"),),
+        (StoryStep("N = C * 100", "turn the dollars into cents, 100 for each", "the cents", "cents"),),
     ),
-    "change": Question(
+    "change": StoryQuestion(
         ("How many dollars does [{X}|{X.he}] get back?", "How much change in dollars does {X} get?"),
         "how many dollars {X} gets back",
         "R",
     ),
-    "each_pays": Question(("How many dollars does each pay?",), "how many dollars each of the {people} pays", "E"),
-    "weeks": Question(
+    "each_pays": StoryQuestion(("How many dollars does each pay?",), "how many dollars each of the {people} pays", "E"),
+    "weeks": StoryQuestion(
         ("How many weeks does {X} have to save?", "After how many weeks does {X} have enough?"),
         "how many weeks {X} has to save",
         "W",
     ),
-    "money": Question(
+    "money": StoryQuestion(
         ("How many dollars does [{X}|{X.he}] have [now|left|then]?", "How much money in dollars is left?"),
         "how many dollars {X} has in the end",
         "M",
     ),
-    "bought": Question(
+    "bought": StoryQuestion(
         ("How many {goods} does {X} buy?", "How many {goods} does {X} get?"), "how many {goods} {X} buys", "B"
     ),
-    "missing": Question(
+    "missing": StoryQuestion(
         ("How many dollars [does {X} still need|are still missing] for a {good} that costs {a} dollars?",),
         "how many dollars {X} still needs for a {good} of {a} dollars",
         "N",
-        (Step("N = a - M", "subtract the money of {X} from {a} dollars", "what is missing", "dollars"),),
+        (StoryStep("N = a - M", "subtract the money of {X} from {a} dollars", "what is missing", "dollars"),),
         {"a": MANY},
     ),
 }

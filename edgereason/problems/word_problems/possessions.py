@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from edgereason.problems.word_problems.clause import COUNT, FEW, MANY, PARTS, TENS, Clause, Question, Step
+from edgereason.problems.word_problems.clause import COUNT, FEW, MANY, PARTS, TENS, Clause, StoryQuestion, StoryStep
 
 _OWN = "the {items} of {X}"
 
 
-def _own(computes: str, plan: str) -> Step:
-    return Step(computes, plan, _OWN, "{items}")
+def _own(computes: str, plan: str) -> StoryStep:
+    return StoryStep(computes, plan, _OWN, "{items}")
 
 
 CLAUSES = {
     "has": Clause(
         ("{X} [has|has|had] {a} {items}.", "{X} owns {a} {items}.", "There are {a} {items} in {X}'s {box}."),
         "{X} has {a} {items}",
-        (Step("X = a", "", _OWN, "{items}"),),
+        (StoryStep("X = a", "", _OWN, "{items}"),),
         {"a": COUNT},
     ),
     "has_many": Clause(
         ("{X} [has|had] {a} {items}.", "{X} has collected {a} {items}.", "{X} starts with {a} {items}."),
         "{X} has {a} {items}",
-        (Step("X = a", "", _OWN, "{items}"),),
+        (StoryStep("X = a", "", _OWN, "{items}"),),
         {"a": MANY},
     ),
     "has_boxes": Clause(
@@ -65,7 +65,7 @@ CLAUSES = {
         ),
         "{X} has {b} more than {a:times} as many as {Y}",
         (
-            Step("T = Y * a", "multiply the {items} of {Y} by {a}", "the multiple", "{items}"),
+            StoryStep("T = Y * a", "multiply the {items} of {Y} by {a}", "the multiple", "{items}"),
             _own("X = T + b", "add {b} to these"),
         ),
         {"a": PARTS, "b": TENS},
@@ -74,7 +74,7 @@ CLAUSES = {
         ("{X} has {b} fewer than {a:times} as many {items} as {Y}.",),
         "{X} has {b} fewer than {a:times} as many as {Y}",
         (
-            Step("T = Y * a", "multiply the {items} of {Y} by {a}", "the multiple", "{items}"),
+            StoryStep("T = Y * a", "multiply the {items} of {Y} by {a}", "the multiple", "{items}"),
             _own("X = T - b", "subtract {b} from these"),
         ),
         {"a": PARTS, "b": TENS},
@@ -97,7 +97,7 @@ CLAUSES = {
         ),
         "{X} gets {a} a day for {b} days",
         (
-            Step("G = a * b", "multiply {a} a day by {b} days", "the new {items}", "{items}"),
+            StoryStep("G = a * b", "multiply {a} a day by {b} days", "the new {items}", "{items}"),
             _own("X = X + G", "add these to the {items} of {X}"),
         ),
         {"a": TENS, "b": FEW},
@@ -109,8 +109,8 @@ CLAUSES = {
         ),
         "{X} gets {a} every day for {b} weeks",
         (
-            Step("W = b * 7", "turn {b} weeks into days, 7 for each", "the days", "days"),
-            Step("G = a * W", "multiply {a} a day by the days", "the new {items}", "{items}"),
+            StoryStep("W = b * 7", "turn {b} weeks into days, 7 for each", "the days", "days"),
+            StoryStep("G = a * W", "multiply {a} a day by the days", "the new {items}", "{items}"),
             _own("X = X + G", "add these to the {items} of {X}"),
         ),
         {"a": FEW, "b": FEW},
@@ -119,7 +119,7 @@ CLAUSES = {
         ("{X} [buys|gets|receives] {a} dozen {items}.", "Then {X} [buys|gets] {a} dozen more."),
         "{X} gets {a} dozen",
         (
-            Step("G = a * 12", "turn {a} dozen into pieces, 12 for each", "the new {items}", "{items}"),
+            StoryStep("G = a * 12", "turn {a} dozen into pieces, 12 for each", "the new {items}", "{items}"),
             _own("X = X + G", "add these to the {items} of {X}"),
         ),
         {"a": FEW},
@@ -141,7 +141,7 @@ CLAUSES = {
             "{X} had {a} {items} and [lost|gave away|sold|{used}] {b}[ of them|].",
         ),
         "{X} has {a} {items}; {b} of {X}'s {items} are gone",
-        (Step("X = a", "", _OWN, "{items}"), _own("X = X - b", "subtract {b} from the {items} of {X}")),
+        (StoryStep("X = a", "", _OWN, "{items}"), _own("X = X - b", "subtract {b} from the {items} of {X}")),
         {"a": COUNT, "b": COUNT},
     ),
     "has_and_gains": Clause(
@@ -150,7 +150,7 @@ CLAUSES = {
             "{X} had {a} {items} and [got|bought|found|won] {b} more.",
         ),
         "{X} has {a} {items}; {X} gets {b} more",
-        (Step("X = a", "", _OWN, "{items}"), _own("X = X + b", "add {b} to the {items} of {X}")),
+        (StoryStep("X = a", "", _OWN, "{items}"), _own("X = X + b", "add {b} to the {items} of {X}")),
         {"a": COUNT, "b": COUNT},
     ),
     "loses_part": Clause(
@@ -160,7 +160,7 @@ CLAUSES = {
         ),
         "{a:part} of {X}'s {items} are gone",
         (
-            Step("L = X / a", "divide the {items} of {X} by {a}", "the {items} that are gone", "{items}"),
+            StoryStep("L = X / a", "divide the {items} of {X} by {a}", "the {items} that are gone", "{items}"),
             _own("X = X - L", "subtract these from the {items} of {X}"),
         ),
         {"a": PARTS},
@@ -172,7 +172,9 @@ CLAUSES = {
         ),
         "{a:percent} of {X}'s {items} are gone",
         (
-            Step("L = X * a / 100", "take {a:percent} of the {items} of {X}", "the {items} that are gone", "{items}"),
+            StoryStep(
+                "L = X * a / 100", "take {a:percent} of the {items} of {X}", "the {items} that are gone", "{items}"
+            ),
             _own("X = X - L", "subtract these from the {items} of {X}"),
         ),
         {"a": (5, 90)},
@@ -186,7 +188,7 @@ CLAUSES = {
         "{X} gives {a} to {Y}",
         (
             _own("X = X - a", "subtract {a} from the {items} of {X}"),
-            Step("Y = Y + a", "add {a} to the {items} of {Y}", "the {items} of {Y}", "{items}"),
+            StoryStep("Y = Y + a", "add {a} to the {items} of {Y}", "the {items} of {Y}", "{items}"),
         ),
         {"a": COUNT},
     ),
@@ -214,13 +216,13 @@ CLAUSES = {
     "have": Clause(
         ("{X} has {a} {items} and {Y} has {b}.", "{X} has {a} {items}, {Y} has {b} {items}."),
         "{X} has {a} {items}; {Y} has {b} {items}",
-        (Step("X = a", "", _OWN, "{items}"), Step("Y = b", "", "the {items} of {Y}", "{items}")),
+        (StoryStep("X = a", "", _OWN, "{items}"), StoryStep("Y = b", "", "the {items} of {Y}", "{items}")),
         {"a": COUNT, "b": COUNT},
     ),
     "puts_together": Clause(
         ("{X} and {Y} put their {items} together.", "{X} and {Y} collect all of their {items} in one place."),
         "{X} and {Y} put theirs together",
-        (Step("X = X + Y", "add the {items} of {X} and {Y}", "all {items}", "{items}"),),
+        (StoryStep("X = X + Y", "add the {items} of {X} and {Y}", "all {items}", "{items}"),),
     ),
     "shares": Clause(
         (
@@ -228,13 +230,13 @@ CLAUSES = {
             "{X} gives all {X.his} {items} to {a} {people}, each the same number.",
         ),
         "{a} {people} share them equally",
-        (Step("E = X / a", "divide the {items} by the {a} {people}", "the share of each", "{items}"),),
+        (StoryStep("E = X / a", "divide the {items} by the {a} {people}", "the share of each", "{items}"),),
         {"a": FEW},
     ),
     "packs": Clause(
         ("{X} packs {X.his} {items} into {boxes} of {a}.", "{X} puts the {items} into {boxes}, {a} into each."),
         "{a} go into each {box}",
-        (Step("B = X / a", "divide the {items} by the {a} in each {box}", "the {boxes}", "{boxes}"),),
+        (StoryStep("B = X / a", "divide the {items} by the {a} in each {box}", "the {boxes}", "{boxes}"),),
         {"a": FEW},
     ),
     "sells_all": Clause(
@@ -243,38 +245,38 @@ CLAUSES = {
             "{X} sells every {item} that {X.he} has for {a} dollars.",
         ),
         "{X} sells them for {a} dollars each",
-        (Step("M = X * a", "multiply the {items} of {X} by {a} dollars", "the money of {X}", "dollars"),),
+        (StoryStep("M = X * a", "multiply the {items} of {X} by {a} dollars", "the money of {X}", "dollars"),),
         {"a": FEW},
     ),
     "spends": Clause(
         ("{X} spends {a} dollars of it on a {good}.", "With the money, {X} buys a {good} for {a} dollars."),
         "{X} spends {a} dollars",
-        (Step("M = M - a", "subtract the {a} dollars that {X} spends", "the money of {X}", "dollars"),),
+        (StoryStep("M = M - a", "subtract the {a} dollars that {X} spends", "the money of {X}", "dollars"),),
         {"a": TENS},
     ),
 }
 
 QUESTIONS = {
-    "count": Question(
+    "count": StoryQuestion(
         ("How many {items} does {X} have [now|left|then|in the end]?",),
         "how many {items} {X} has in the end",
         "X",
     ),
-    "count_his": Question(
+    "count_his": StoryQuestion(
         ("How many {items} does {X.he} have[ now| left| then|]?", "How many {items} [are left|does {X.he} keep]?"),
         "how many {items} {X} has in the end",
         "X",
     ),
-    "both": Question(
+    "both": StoryQuestion(
         (
             "How many {items} do {X} and {Y} have [together|altogether|in total|in all]?",
             "How many {items} do they have [together|altogether|in total]?",
         ),
         "how many {items} {X} and {Y} have together",
         "S",
-        (Step("S = X + Y", "add the {items} of {X} and {Y}", "all {items}", "{items}"),),
+        (StoryStep("S = X + Y", "add the {items} of {X} and {Y}", "all {items}", "{items}"),),
     ),
-    "all_three": Question(
+    "all_three": StoryQuestion(
         (
             "How many {items} do {X}, {Y} and {Z} have [together|altogether|in total]?",
             "How many {items} do the three have [together|altogether]?",
@@ -282,37 +284,37 @@ QUESTIONS = {
         "how many {items} {X}, {Y} and {Z} have together",
         "S",
         (
-            Step("S = X + Y", "add the {items} of {X} and {Y}", "the {items} of two", "{items}"),
-            Step("S = S + Z", "add those of {Z}", "all {items}", "{items}"),
+            StoryStep("S = X + Y", "add the {items} of {X} and {Y}", "the {items} of two", "{items}"),
+            StoryStep("S = S + Z", "add those of {Z}", "all {items}", "{items}"),
         ),
     ),
-    "difference": Question(
+    "difference": StoryQuestion(
         (
             "How many more {items} does {X} have than {Y}[ now|]?",
             "How many {items} more than {Y} does {X} have[ now|]?",
         ),
         "how many more {items} {X} has than {Y}",
         "D",
-        (Step("D = X - Y", "subtract the {items} of {Y} from those of {X}", "the difference", "{items}"),),
+        (StoryStep("D = X - Y", "subtract the {items} of {Y} from those of {X}", "the difference", "{items}"),),
     ),
-    "average": Question(
+    "average": StoryQuestion(
         ("How many {items} do {X} and {Y} have on average?",),
         "how many {items} {X} and {Y} have on average",
         "V",
         (
-            Step("S = X + Y", "add the {items} of {X} and {Y}", "all {items}", "{items}"),
-            Step("V = S / 2", "divide by the 2 of them", "the average", "{items}"),
+            StoryStep("S = X + Y", "add the {items} of {X} and {Y}", "all {items}", "{items}"),
+            StoryStep("V = S / 2", "divide by the 2 of them", "the average", "{items}"),
         ),
     ),
-    "share": Question(
+    "share": StoryQuestion(
         ("How many {items} does each [of them |one |]get?", "How many {items} are there for each?"),
         "how many {items} each of the {people} gets",
         "E",
     ),
-    "packed": Question(
+    "packed": StoryQuestion(
         ("How many {boxes} does {X} fill?", "How many {boxes} does {X} need?"), "how many {boxes} are filled", "B"
     ),
-    "money": Question(
+    "money": StoryQuestion(
         ("How many dollars does {X} have [now|then|in the end]?", "How much money in dollars does {X} have then?"),
         "how many dollars {X} has in the end",
         "M",

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 
-from edgereason.problems.arithmetic.generator import Problem, question_key
-from edgereason.problems.word_problems.clause import Clause, Question, Range, Step
+from edgereason.problems.word_problems.clause import Clause, Range, StoryQuestion, StoryStep
 from edgereason.problems.word_problems.possessions import CLAUSES
 from edgereason.problems.word_problems.structures import KNOWN, Pool, Structure
-from edgereason.problems.words import FOOD, HE, choose, draw_words
+from edgereason.problems.words import FOOD, HE, choose, sample_words
+from edgereason.problems.worked_problem import WorkedProblem, question_key
 from edgereason.text.calculator import evaluate, written
 
 LARGEST_GIVEN = 1000
@@ -46,7 +46,7 @@ _CHANGING = [CLAUSES[name] for name in ("gains", "loses", "more", "fewer", "give
 _CHANGES = (2, 6)
 """How often amounts change in accounts."""
 _TRIES = 50
-"""How often numbers are drawn for a structure; of some, few or none come out even, and another takes their place."""
+"""How often numbers are sampled for a structure; of some, few or none come out even, and another takes their place."""
 
 
 class _ImpossibleError(Exception):
@@ -82,10 +82,10 @@ class _Story:
         _, note = self.tell(clause, clause.says, clause.given, people)
         self.given.append(note)
 
-    def tell(self, part: Clause | Question, says: Sequence[str], note: str, people: str) -> tuple[str, str]:
-        """Draw a part's numbers and take its steps; returns its sentence and guidance's note of it, slots filled."""
+    def tell(self, part: Clause | StoryQuestion, says: Sequence[str], note: str, people: str) -> tuple[str, str]:
+        """Sample a part's numbers and take its steps; returns its sentence and guidance's note of it, slots filled."""
         who = dict(zip("XYZ", people, strict=False))
-        numbers = {name: _draw(self.rng, name, limits, says) for name, limits in part.numbers.items()}
+        numbers = {name: _sample_number(self.rng, name, limits, says) for name, limits in part.numbers.items()}
         for step in part.steps:
             self._take(step, who, numbers)
         clear = [text for text in says if not self._ambiguous(text, who)]
@@ -99,7 +99,7 @@ class _Story:
         he = self.words[_PEOPLE[who["X"]]] in HE
         return any((self.words[_PEOPLE[other]] in HE) == he for other in self.people - {who["X"]})
 
-    def _take(self, step: Step, who: Mapping[str, str], numbers: Mapping[str, int]) -> None:
+    def _take(self, step: StoryStep, who: Mapping[str, str], numbers: Mapping[str, int]) -> None:
         target, _, right = step.computes.partition(" = ")
         # A person's amount is known by the person, one of a clause's own by its letter in small.
         names = [who.get(word, word.lower()) if word.isupper() else word for word in right.split()]
@@ -138,17 +138,17 @@ class _Story:
         self.sentences.insert(self.rng.randint(0, len(self.sentences)), sentence)
 
 
-def draw_problem(rng: random.Random, structures: Pool = KNOWN) -> Problem:
+def sample_problem(rng: random.Random, structures: Pool = KNOWN) -> WorkedProblem:
     """One problem; the state of `rng` determines it."""
     while True:
-        structure = structures.draw(rng)
+        structure = structures.sample(rng)
         for _ in range(_TRIES):
             with suppress(_ImpossibleError):
-                return _tell(_Story(rng, _draw_words(rng)), structure)
+                return _tell(_Story(rng, _sample_words(rng)), structure)
 
 
-def draw_accounts(rng: random.Random) -> tuple[str, str]:
-    """What three people own while it changes hands, told as a guidance tells it; nothing is asked.
+def sample_accounts(rng: random.Random) -> tuple[str, str]:
+    """What three people own while it changes hands, told as guidance tells it; nothing is asked.
 
     It teaches whose amount a step means, and what it is by now.
 
@@ -156,7 +156,7 @@ def draw_accounts(rng: random.Random) -> tuple[str, str]:
         What is given with the steps, and the steps' work; the state of `rng` determines them.
     """
     while True:
-        story = _Story(rng, _draw_words(rng))
+        story = _Story(rng, _sample_words(rng))
         with suppress(_ImpossibleError):
             for person in rng.sample("ABC", 3):
                 story.note(_OWNS, person)
@@ -165,24 +165,26 @@ def draw_accounts(rng: random.Random) -> tuple[str, str]:
             return f"Given: {'; '.join(story.given)}.\nSteps: {', then '.join(story.plan)}.\n", "\n".join(story.work)
 
 
-def problems(seed: int | str, exclude: Collection[str] = frozenset(), structures: Pool = KNOWN) -> Iterator[Problem]:
+def problems(
+    seed: int | str, exclude: Collection[str] = frozenset(), structures: Pool = KNOWN
+) -> Iterator[WorkedProblem]:
     """An endless stream of problems whose `question_key` is not in `exclude`; repeats are possible."""
     rng = random.Random(seed)
     while True:
-        problem = draw_problem(rng, structures)
+        problem = sample_problem(rng, structures)
         if question_key(problem.question) not in exclude:
             yield problem
 
 
-def held_out(seed: int, count: int, structures: Pool = KNOWN) -> list[Problem]:
+def held_out(seed: int, count: int, structures: Pool = KNOWN) -> list[WorkedProblem]:
     """`count` different problems that training excludes."""
-    found: dict[str, Problem] = {}
+    found: dict[str, WorkedProblem] = {}
     for problem in islice(problems(f"{seed}/held out", found, structures), count):
         found[question_key(problem.question)] = problem
     return list(found.values())
 
 
-def _tell(story: _Story, structure: Structure) -> Problem:
+def _tell(story: _Story, structure: Structure) -> WorkedProblem:
     for clause, people in structure.clauses:
         sentence, note = story.tell(clause, clause.says, clause.given, people)
         story.sentences.append(sentence)
@@ -194,7 +196,7 @@ def _tell(story: _Story, structure: Structure) -> Problem:
     if story.rng.random() < _DISTRACTED:
         story.distract()
     guidance = [f"Asked: {asked}.", f"Given: {'; '.join(story.given)}.", f"Steps: {', then '.join(story.plan)}."]
-    return Problem(
+    return WorkedProblem(
         " ".join([*story.sentences, asks]),
         "\n".join(guidance),
         "\n".join([*story.work, f"#### {result}"]),
@@ -203,8 +205,8 @@ def _tell(story: _Story, structure: Structure) -> Problem:
     )
 
 
-def _draw_words(rng: random.Random) -> dict[str, str]:
-    words = draw_words(rng)
+def _sample_words(rng: random.Random) -> dict[str, str]:
+    words = sample_words(rng)
     eaten = words["item"] in FOOD
     return {
         **words,
@@ -221,7 +223,7 @@ def _looked_up(amounts: Sequence[_Amount], first: bool) -> str:
     return "".join(f"{amount.label}: {written(amount.value)}; " for amount in amounts)
 
 
-def _draw(rng: random.Random, name: str, limits: Range, says: Sequence[str]) -> int:
+def _sample_number(rng: random.Random, name: str, limits: Range, says: Sequence[str]) -> int:
     """A number within `limits`, smaller ones more often; round where it is a percentage."""
     low, high = limits
     number = rng.randint(low, rng.randint(low, high))

@@ -18,7 +18,7 @@ from itertools import product
 from typing import overload
 
 from edgereason.problems.word_problems import groups, journeys, money, possessions
-from edgereason.problems.word_problems.clause import Clause, Question, Step
+from edgereason.problems.word_problems.clause import Clause, StoryQuestion, StoryStep
 
 MOST_STEPS = 4
 
@@ -33,11 +33,11 @@ class Structure:
 
     name: str
     clauses: tuple[tuple[Clause, str], ...]
-    question: tuple[Question, str]
+    question: tuple[StoryQuestion, str]
     pattern: int = 0
 
     @property
-    def parts(self) -> tuple[tuple[Clause | Question, str], ...]:
+    def parts(self) -> tuple[tuple[Clause | StoryQuestion, str], ...]:
         """Clauses and question, in the order in which they are told."""
         return (*self.clauses, self.question)
 
@@ -48,7 +48,7 @@ class Structure:
 
 
 class Pool(Sequence[Structure]):
-    """Structures to draw from, so that every pattern and number of steps has its share."""
+    """Structures to sample from, so that every pattern and number of steps has its share."""
 
     def __init__(self, structures: Iterable[Structure]) -> None:
         self._structures = tuple(structures)
@@ -69,7 +69,7 @@ class Pool(Sequence[Structure]):
     def __len__(self) -> int:
         return len(self._structures)
 
-    def draw(self, rng: random.Random) -> Structure:
+    def sample(self, rng: random.Random) -> Structure:
         """One structure; the state of `rng` determines it."""
         [kind] = rng.choices(self._kinds, self._weights)
         return rng.choice(kind)
@@ -238,7 +238,7 @@ def _needs_every_step(structure: Structure) -> bool:
     return len(needs.get(dict(zip("XYZ", structure.question[1], strict=False)).get(answer, answer), ())) == count
 
 
-def _amounts(step: Step, who: Mapping[str, str]) -> list[str]:
+def _amounts(step: StoryStep, who: Mapping[str, str]) -> list[str]:
     """The letters of a step's amounts, its target first, people in place of arguments."""
     letters = [word for word in step.computes.split() if word.isupper()]
     return [who.get(letter, letter) for letter in letters]

@@ -7,7 +7,7 @@
 | CommonsenseQA, ARC | none | the right choice, `#### ` and its letter |
 | StrategyQA, SVAMP | none | `#### ` and the result |
 
-Where there is no guidance, a teacher may write it: the lines are what `write_guides` reads.
+Where there is no guidance, a teacher may write it: the lines are what `write_guidance` reads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def convert(source: Path, out: Path, limit: int | None = None) -> int:
         UsageError: `source` is missing, empty or no such data set, or holds problems of programming.
     """
     if out.exists() and source.exists() and out.samefile(source):
-        raise UsageError(f"{out} is the file to convert.", "Give another file for the training data.")
+        raise UsageError(f"{out} is the input file itself.", "Give another output file.")
     examples = [_example(problem, entry, source) for problem, entry in read_entries(source)][:limit]
     if not examples:
         raise UsageError(
@@ -52,7 +52,7 @@ def convert(source: Path, out: Path, limit: int | None = None) -> int:
 
 def _example(problem: Problem, entry: dict[str, Any], source: Path) -> Example:
     if problem.kind == "code":
-        raise UsageError(f"{source} holds problems of programming.", "Only those with a result can be converted.")
+        raise UsageError(f"{source} holds problems of programming.", "Give a data set whose answers are results.")
     guidance, answer = _solution(entry.get("answer"))
     if answer is None:
         chosen = problem.choices[string.ascii_uppercase.index(problem.expected)] if problem.choices else ""

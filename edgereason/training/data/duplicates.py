@@ -3,7 +3,7 @@
 The measure is the resemblance of Broder (On the resemblance and containment of documents, 1997): the share of word
 trigrams that two texts have in common among all that they have (Jaccard's index), case and punctuation aside. Each text
 is compared with all that came before through an index from trigram to texts, which is quick for the few thousand
-guidances that suffice.
+texts that suffice.
 """
 
 from __future__ import annotations

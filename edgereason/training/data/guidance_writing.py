@@ -1,7 +1,7 @@
 """From questions with known answers to training data: what a teacher writes, and what of it is worth learning.
 
 `OUT.samples` beside the result holds everything that the teacher has written, a line for each question, and is what an
-interrupted run goes on with. The result is computed from it.
+interrupted run continues from. The result is computed from it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edgereason.errors import UsageError
-from edgereason.files import new_file
+from edgereason.files import new_file, read_json_lines
 from edgereason.training.data.duplicates import NEAR, Duplicates
 from edgereason.training.data.leaks import leak
-from edgereason.training.data.teacher import Kind, Wish, open_teacher
+from edgereason.training.data.teacher import TeacherRequest, TextKind, open_teacher
 from edgereason.training.examples import Example, read_examples
 
 
@@ -44,31 +44,31 @@ class Statistics:
         return {**vars(self), "dropped": dict(self.dropped.most_common())}
 
 
-def write_guides(
+def write_guidance(
     source: Path,
     out: Path,
     teacher: str,
-    wish: Wish,
+    request: TeacherRequest,
     keep: int = 1,
     near: float = NEAR,
     threads: int | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Statistics:
-    """Have a teacher write guidances or rationales for questions, and keep those that a student should learn from.
+    """Have a teacher write guidance or rationales for questions, and keep what a student should learn from.
 
     Args:
         source: JSON lines with `question` and `result`, and `choices` of multiple-choice questions.
         out: JSON lines of training data: each question's fields and `guidance`; replaced where it exists. What an
             interrupted run has left in `out`.samples is not asked for again.
         teacher: See `open_teacher`.
-        wish: What is asked for.
-        keep: Most texts for each question; the first good ones.
+        request: What is asked for.
+        keep: Maximum texts per question; the first good ones.
         near: See `Duplicates`.
         report: Called with the questions done and their number.
 
     Raises:
-        UsageError: a file cannot be used, `out`.samples comes from other questions or another wish, or the teacher is
-            none.
+        UsageError: a file cannot be used, `out`.samples comes from other questions or another request, or the
+            teacher is none.
         BundleError, EngineError: the teacher cannot be opened, or fails.
     """
     if keep < 1 or not near > 0:
@@ -76,11 +76,11 @@ def write_guides(
     examples = read_examples(source, ("result",))
     samples = out.with_name(f"{out.name}.samples")
     if out.exists() and out.samefile(source):
-        raise UsageError(f"{out} is the file with the questions.", "Give another file for the guidances.")
-    _write_samples(examples, samples, teacher, wish, threads, report or (lambda done, total: None))
+        raise UsageError(f"{out} is the input file itself.", "Give another output file.")
+    _write_samples(examples, samples, teacher, request, threads, report or (lambda done, total: None))
     statistics = Statistics(questions=len(examples))
     with new_file(out) as partial, partial.open("w", encoding="utf-8") as file:
-        for example in select(examples, read_samples(samples), wish.kind, keep, near, statistics):
+        for example in select(examples, read_samples(samples), request.kind, keep, near, statistics):
             file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
     return statistics
 
@@ -88,7 +88,7 @@ def write_guides(
 def select(
     examples: Sequence[Example],
     texts: Sequence[Sequence[str]],
-    kind: Kind,
+    kind: TextKind,
     keep: int,
     near: float,
     statistics: Statistics,
@@ -116,36 +116,36 @@ def _write_samples(
     examples: Sequence[Example],
     path: Path,
     source: str,
-    wish: Wish,
+    request: TeacherRequest,
     threads: int | None,
     report: Callable[[int, int], None],
 ) -> None:
     """Ask for the texts of those examples that `path` does not have yet."""
-    done, kept = _take_up(path, examples, source, wish)
+    done, kept = _take_up(path, examples, source, request)
     report(done, len(examples))
     if done == len(examples):
         return
     with (
-        closing(open_teacher(source, wish.kind, threads)) as teacher,
+        closing(open_teacher(source, request.kind, threads)) as teacher,
         path.open("ab") as file,
-        closing(teacher.write(examples[done:], wish)) as written,
+        closing(teacher.write(examples[done:], request)) as written,
     ):
         file.truncate(kept)
         for example, texts in zip(examples[done:], written, strict=True):
-            record = {**_head(example, source, wish), "samples": texts}
+            record = {**_head(example, source, request), "samples": texts}
             file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             file.flush()
             done += 1
             report(done, len(examples))
 
 
-def _head(example: Example, source: str, wish: Wish) -> dict[str, Any]:
+def _head(example: Example, source: str, request: TeacherRequest) -> dict[str, Any]:
     """What a line of samples was asked with."""
-    asked = {"kind": wish.kind, "temperature": wish.temperature, "top_p": wish.top_p, "seed": wish.seed}
-    return {"line": example.line, "question": example.question, "teacher": source, **asked, "count": wish.samples}
+    asked = {"kind": request.kind, "temperature": request.temperature, "top_p": request.top_p, "seed": request.seed}
+    return {"line": example.line, "question": example.question, "teacher": source, **asked, "count": request.samples}
 
 
-def _take_up(path: Path, examples: Sequence[Example], source: str, wish: Wish) -> tuple[int, int]:
+def _take_up(path: Path, examples: Sequence[Example], source: str, request: TeacherRequest) -> tuple[int, int]:
     """How many examples have their texts, and how many bytes these are; a last line that was cut does not count."""
     if not path.exists():
         return 0, 0
@@ -154,11 +154,11 @@ def _take_up(path: Path, examples: Sequence[Example], source: str, wish: Wish) -
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            head = _head(examples[done], source, wish) if done < len(examples) else None
+            head = _head(examples[done], source, request) if done < len(examples) else None
             if head is None or not _belongs(line, head):
                 raise UsageError(
-                    f"Line {done + 1} of {path} was written for another question, teacher or wish.",
-                    "Give the same as then, or delete this file.",
+                    f"Line {done + 1} of {path} was written for another question, teacher or request.",
+                    "Use the same settings, or delete this file.",
                 )
             done, size = done + 1, size + len(line)
     return done, size
@@ -174,4 +174,4 @@ def _belongs(line: bytes, head: dict[str, Any]) -> bool:
 
 def read_samples(path: Path) -> list[list[str]]:
     """The texts of every line of a complete file of samples."""
-    return [json.loads(line)["samples"] for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [value["samples"] for _, value in read_json_lines(path)]

@@ -1,6 +1,6 @@
 """What a solution guidance must not say: numbers that the question does not have, and the answer.
 
-A guidance that computes gives the answer model its result to copy, right or wrong, and teaches the guidance model
+Guidance that computes gives the answer model its result to copy, right or wrong, and teaches the guidance model
 arithmetic, which it is there to avoid (Solution Guidance Fine-Tuning, arXiv 2412.09906).
 """
 
@@ -52,7 +52,7 @@ _WORD = re.compile(r"[a-z]+(?:-[a-z]+)?")
 _PERCENT = re.compile(r"%|\bper ?cent", re.IGNORECASE)
 
 _ALWAYS = frozenset(map(Decimal, (0, 1, 2)))
-"""Numbers that guidances need whatever the question says: one of them, two groups, none left."""
+"""Numbers that guidance needs whatever the question says: one of them, two groups, none left."""
 
 _SMALL = 12
 """Up to here a number in words may count steps, groups or people: three kinds of fruit."""
@@ -61,7 +61,7 @@ _SMALL = 12
 def leak(
     guidance: str, question: str, result: str | None = None, choices: Collection[str] = (), computing: bool = False
 ) -> str | None:
-    """What a guidance tells that it should not; None for a clean one.
+    """What guidance tells that it should not; None where it is clean.
 
     Numbers are compared by their values: 1,200 is 1200.0. Those of the question may be repeated, whether it has them in
     digits or in words (up to ninety-nine, and twice, half, dozen, week and the like), and so may 0, 1 and 2, and
@@ -96,7 +96,7 @@ def leak(
 
 
 def _says(guidance: str, question: str, result: str) -> bool:
-    """Whether a guidance says a result that the question does not."""
+    """Whether guidance says a result that the question does not."""
     value = comparable(result)
     if isinstance(value, Decimal):
         return value in _values(_without_marks(guidance)) and value not in _values(question) | _ALWAYS
@@ -104,7 +104,7 @@ def _says(guidance: str, question: str, result: str) -> bool:
 
 
 def _names(guidance: str, letter: str) -> bool:
-    """Whether a guidance names the right choice by its letter; the choices' words it may weigh against each other."""
+    """Whether guidance names the right choice by its letter; the choices' words it may weigh against each other."""
     right = re.escape(letter.strip())
     patterns = (
         rf"\({right}\)",

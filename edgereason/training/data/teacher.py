@@ -1,8 +1,7 @@
-"""Who writes guidances and rationales: a bundle, a GGUF file, or a server that speaks OpenAI's chat completions."""
+"""Who writes guidance and rationales: a bundle, a GGUF file, or a server that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,23 +12,22 @@ from typing import Literal, Protocol
 import numpy as np
 
 from edgereason.bundle import MANIFEST, Bundle, Sampling, Stage
-from edgereason.decoding.continuous_batching import Work, Writing, run
-from edgereason.decoding.loop import Decoding
-from edgereason.decoding.sampling import Sampler
+from edgereason.decoding.continuous_batching import Generation, Work, run
+from edgereason.decoding.loop import DecodeRequest
 from edgereason.errors import ContextError, EdgeReasonError, UsageError
-from edgereason.language_model import LanguageModel
-from edgereason.pipeline.external_models import open_answer_model, open_stage
+from edgereason.language_model import LanguageModel, open_stage
+from edgereason.pipeline.external_models import open_answer_model
 from edgereason.pipeline.remote import RemoteModel
 from edgereason.text.prompts import Prompt
 from edgereason.training.examples import Example
 
 Texts = Generator[list[str], None, None]
-Kind = Literal["guidance", "rationale"]
-KINDS: tuple[Kind, ...] = ("guidance", "rationale")
+TextKind = Literal["guidance", "rationale"]
+KINDS: tuple[TextKind, ...] = ("guidance", "rationale")
 
 _PROMPTS = {
     "guidance": Prompt(
-        system="You write solution guidances: notes from which somebody else can solve a problem, without solving it. "
+        system="You write solution guidance: notes from which somebody else can solve a problem, without solving it. "
         "Say in a few short lines what is asked, what is given and what it means, and into which steps the problem "
         "breaks down, in their order. Use the problem's own numbers where a step needs them. Never carry out a "
         "computation, never write a number that the problem does not have, and never give the answer.",
@@ -44,22 +42,22 @@ _PROMPTS = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class TeacherRequest:
     """What a teacher is asked for.
 
     Attributes:
         kind: `guidance`, which computes nothing, or `rationale`, which explains the known answer.
-        samples: Texts for each question.
-        temperature, top_p: How they are drawn.
-        seed: Makes the texts of a model on this machine repeatable.
-        max_tokens: Most tokens of a text.
-        size: Texts under way at once.
+        samples: Texts per question.
+        temperature, top_p: How they are sampled.
+        seed: Random seed of a local model's texts.
+        max_tokens: Maximum tokens per text.
+        size: Sequences per batch.
 
     Raises:
         UsageError: a value is out of its range.
     """
 
-    kind: Kind = "guidance"
+    kind: TextKind = "guidance"
     samples: int = 4
     temperature: float = 0.8
     top_p: float = 0.95
@@ -76,12 +74,12 @@ class Wish:
         self.sampling(0, 0)  # the other ranges
 
     def sampling(self, line: int, sample: int) -> Sampling:
-        """How a line's text is drawn: from a seed of its own, so that it does not depend on what was drawn before."""
+        """How a line's text is sampled: with a seed of its own, whatever was sampled before."""
         seed = int(np.random.SeedSequence([self.seed, line, sample]).generate_state(1)[0])
         return Sampling(self.temperature, top_p=self.top_p, seed=seed)
 
 
-def parse_kind(value: str) -> Kind:
+def parse_kind(value: str) -> TextKind:
     """`--kind`.
 
     Raises:
@@ -96,7 +94,7 @@ def parse_kind(value: str) -> Kind:
 class Teacher(Protocol):
     """Writes texts for questions."""
 
-    def write(self, examples: Iterable[Example], wish: Wish) -> Texts:
+    def write(self, examples: Iterable[Example], request: TeacherRequest) -> Texts:
         """The texts of each example, in their order; none where a question is too long for the teacher.
 
         Whoever asks closes it: it may have threads, which must not be left to the garbage collector.
@@ -108,7 +106,7 @@ class Teacher(Protocol):
         ...
 
 
-def open_teacher(source: str, kind: Kind, threads: int | None = None) -> Teacher:
+def open_teacher(source: str, kind: TextKind, threads: int | None = None) -> Teacher:
     """Open a teacher.
 
     Args:
@@ -144,16 +142,16 @@ class RemoteTeacher:
     model: RemoteModel
     prompt: Prompt
 
-    def write(self, examples: Iterable[Example], wish: Wish) -> Texts:
-        """See `Teacher`; so many requests at once as the wish's size says."""
+    def write(self, examples: Iterable[Example], request: TeacherRequest) -> Texts:
+        """See `Teacher`; so many requests at once as the request's size says."""
 
         def one(example: Example, sample: int) -> str:
-            sampling = wish.sampling(example.line, sample)
-            return "".join(self.model.write(_messages(self.prompt, example), wish.max_tokens, sampling)).strip()
+            sampling = request.sampling(example.line, sample)
+            return "".join(self.model.write(_messages(self.prompt, example), request.max_tokens, sampling)).strip()
 
-        with ThreadPoolExecutor(max(1, wish.size)) as pool:
-            for chunk in _chunks(examples, max(1, wish.size // wish.samples)):
-                asked = [[pool.submit(one, example, sample) for sample in range(wish.samples)] for example in chunk]
+        with ThreadPoolExecutor(max(1, request.size)) as pool:
+            for chunk in _chunks(examples, max(1, request.size // request.samples)):
+                asked = [[pool.submit(one, example, sample) for sample in range(request.samples)] for example in chunk]
                 yield from ([text.result() for text in texts] for texts in asked)
 
     def close(self) -> None:
@@ -162,46 +160,46 @@ class RemoteTeacher:
 
 @dataclass(frozen=True)
 class LocalTeacher:
-    """A model on this machine, which writes many texts in common passes."""
+    """A model on this machine, which writes many texts in batches."""
 
     model: LanguageModel
     stage: Stage
     prompt: Prompt
 
-    def write(self, examples: Iterable[Example], wish: Wish) -> Texts:
+    def write(self, examples: Iterable[Example], request: TeacherRequest) -> Texts:
         """See `Teacher`."""
         ended: dict[int, dict[int, str | EdgeReasonError]] = {}
         number = 0
 
         def works() -> Iterator[Work[str]]:
             for example in examples:
-                for sample in range(wish.samples):
-                    yield self._work(example, wish, sample)
+                for sample in range(request.samples):
+                    yield self._work(example, request, sample)
 
-        with closing(run(works(), wish.size)) as runs:
+        with closing(run(works(), request.size)) as runs:
             for work, outcome in runs:
-                ended.setdefault(work // wish.samples, {})[work % wish.samples] = outcome
-                while len(ended.get(number, ())) == wish.samples:
+                ended.setdefault(work // request.samples, {})[work % request.samples] = outcome
+                while len(ended.get(number, ())) == request.samples:
                     found = ended.pop(number)
-                    yield _texts([found[sample] for sample in range(wish.samples)])
+                    yield _texts([found[sample] for sample in range(request.samples)])
                     number += 1
 
-    def _work(self, example: Example, wish: Wish, sample: int) -> Work[str]:
+    def _work(self, example: Example, request: TeacherRequest, sample: int) -> Work[str]:
         tokenizer, engine = self.model.tokenizer, self.model.engine
         prompt = tokenizer.encode(tokenizer.render(_messages(self.prompt, example)))
-        room = min(wish.max_tokens, engine.context_length - len(prompt))
+        room = min(request.max_tokens, engine.context_length - len(prompt))
         if room < 1:
-            raise ContextError(f"Line {example.line} is longer than the teacher's context.", "Leave it out.")
-        started = time.perf_counter()
-
-        def begin() -> Decoding:
-            sampler = Sampler(wish.sampling(example.line, sample), prompt)
-            session = self.model.session(len(prompt) + room)
-            return Decoding(session, prompt, sampler, self.stage.stop_ids, room, started=started)
-
-        writing = Writing(engine, begin, tokenizer.stream(), self.stage.stop_strings)
-        yield writing
-        return writing.text.strip()
+            raise ContextError(
+                f"Line {example.line} is longer than the teacher's context of {engine.context_length:,} tokens.",
+                "Leave it out.",
+            )
+        sampling = request.sampling(example.line, sample)
+        decode = DecodeRequest(prompt, room, sampling, self.stage.stop_ids, self.stage.stop_strings)
+        with closing(
+            Generation(engine, lambda: self.model.session(len(prompt) + room), decode, tokenizer.stream())
+        ) as text:
+            yield text
+        return text.text.strip()
 
     def close(self) -> None:
         """Close the model."""

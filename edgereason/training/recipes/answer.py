@@ -12,8 +12,8 @@ from edgereason.errors import UsageError
 from edgereason.text.calculator import result_of
 from edgereason.text.prompts import ANSWER, Prompt
 from edgereason.training.examples import Example, read_examples
-from edgereason.training.lisa import Lisa
-from edgereason.training.lora_settings import Lora
+from edgereason.training.lisa import LisaSettings
+from edgereason.training.lora_settings import LoraSettings
 from edgereason.training.recipes.supervised import Sample, train_stage
 from edgereason.training.trainer import Schedule
 from edgereason.training.training_base import TrainingBase
@@ -27,10 +27,10 @@ def train_answer(
     base: TrainingBase,
     out: Path,
     schedule: Schedule,
-    method: Lora | Lisa,
+    method: LoraSettings | LisaSettings,
     prompt: Prompt = PROMPT,
     alone: float = 0.0,
-    longest: int | None = None,
+    max_length: int | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> None:
@@ -41,9 +41,9 @@ def train_answer(
             and `choices` of multiple-choice questions. A line without guidance is learned as a question alone.
         out: The adapter's directory.
         prompt: It gets `calculator` where an answer of the data has computations as `<<16-3-4=9>>`.
-        alone: The share of the lines with guidance that are learned without it, drawn by the schedule's seed, so that
+        alone: The share of the lines with guidance that are learned without it, chosen by the schedule's seed, so that
             the model can answer without one too.
-        method, longest, resume, force: See `supervised.train_stage`.
+        method, max_length, resume, force: See `supervised.train_stage`.
 
     Raises:
         UsageError: the data cannot be used, `alone` is no share, or see `supervised.train_stage`.
@@ -53,7 +53,7 @@ def train_answer(
     examples = read_examples(data, ("answer",))
     prompt = replace(prompt, calculator=prompt.calculator or any(computes(each.answer or "") for each in examples))
     samples = list(_samples(examples, alone, schedule.seed))
-    train_stage("answer", prompt, samples, data, base, out, schedule, method, longest, resume, force)
+    train_stage("answer", prompt, samples, data, base, out, schedule, method, max_length, resume, force)
 
 
 def computes(answer: str) -> bool:

@@ -1,6 +1,6 @@
-"""SGFT, Solution Guidance Fine-Tuning (arXiv 2412.09906): a model learns to write guidances, few of which suffice.
+"""SGFT, Solution Guidance Fine-Tuning (arXiv 2412.09906): a model learns to write guidance; few examples suffice.
 
-A guidance understands and decomposes a problem on the semantic and logical level and computes nothing; any answer model
+Guidance understands and decomposes a problem on the semantic and logical level and computes nothing; any answer model
 can then use it. Sci-CoT's rationale generation (arXiv 2308.04679) is the same training, on rationales.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from edgereason.text.prompts import GUIDANCE, Prompt
 from edgereason.training.examples import read_examples
-from edgereason.training.lisa import Lisa
-from edgereason.training.lora_settings import Lora
+from edgereason.training.lisa import LisaSettings
+from edgereason.training.lora_settings import LoraSettings
 from edgereason.training.recipes.supervised import Sample, train_stage
 from edgereason.training.trainer import Schedule
 from edgereason.training.training_base import TrainingBase
@@ -26,9 +26,9 @@ def train_guidance(
     base: TrainingBase,
     out: Path,
     schedule: Schedule,
-    method: Lora | Lisa,
+    method: LoraSettings | LisaSettings,
     prompt: Prompt = PROMPT,
-    longest: int | None = None,
+    max_length: int | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> None:
@@ -38,7 +38,7 @@ def train_guidance(
         data: JSON lines with `question` and `guidance`, and `choices` of multiple-choice questions.
         out: The adapter's directory.
         method: LoRA, or LISA as the paper has it.
-        longest, resume, force: See `supervised.train_stage`.
+        max_length, resume, force: See `supervised.train_stage`.
 
     Raises:
         UsageError: the data cannot be used, or see `supervised.train_stage`.
@@ -47,4 +47,4 @@ def train_guidance(
         Sample(example.text, None, example.guidance or "", example.line)
         for example in read_examples(data, ("guidance",))
     ]
-    train_stage("guidance", prompt, samples, data, base, out, schedule, method, longest, resume, force)
+    train_stage("guidance", prompt, samples, data, base, out, schedule, method, max_length, resume, force)

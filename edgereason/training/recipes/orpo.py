@@ -14,10 +14,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from edgereason.files import publish
 from edgereason.text.prompts import Prompt
 from edgereason.training.chat_tokens import Chat
-from edgereason.training.processes import processes
-from edgereason.training.recipes.pairs import Pair
-from edgereason.training.recipes.preference import dataset, rendered_tokenizer, trainable
-from edgereason.training.sampling.attempts import Question
+from edgereason.training.distributed import processes
+from edgereason.training.recipes.preference_pairs import Pair
+from edgereason.training.recipes.preferences import dataset, rendered_tokenizer, trainable
+from edgereason.training.sampling.attempts import TrainingQuestion
 from edgereason.training.trainer import Schedule, arguments, fit, keep, seeded
 from edgereason.training.training_base import TrainingBase
 
@@ -38,7 +38,7 @@ class OrpoTrainer(ORPOTrainer):  # type: ignore[misc]
 
 
 def prefer(
-    questions: Sequence[Question],
+    questions: Sequence[TrainingQuestion],
     pairs: Sequence[Pair],
     chat: Chat,
     prompt: Prompt,

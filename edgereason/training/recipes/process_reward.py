@@ -22,10 +22,10 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from edgereason.training.chat_tokens import Chat
-from edgereason.training.lora_settings import ALL_LINEAR, Lora
-from edgereason.training.processes import processes
+from edgereason.training.distributed import processes
+from edgereason.training.lora_settings import ALL_LINEAR, LoraSettings
 from edgereason.training.recipes.step_labels import LabelledAnswer, steps
-from edgereason.training.sampling.attempts import Attempt, Question
+from edgereason.training.sampling.attempts import Attempt, TrainingQuestion
 from edgereason.training.trainer import Schedule, arguments, fit, keep_history, seeded
 from edgereason.training.training_base import TrainingBase
 
@@ -79,14 +79,14 @@ class ProcessReward:
     Attributes:
         model: A `StepScorer` with its adapter.
         chat: The base's.
-        batch: Answers in one pass.
+        batch_size: Answers per forward pass.
     """
 
     model: nn.Module
     chat: Chat
-    batch: int
+    batch_size: int
 
-    def score(self, questions: Sequence[Question], attempts: Sequence[Attempt]) -> list[Attempt]:
+    def score(self, questions: Sequence[TrainingQuestion], attempts: Sequence[Attempt]) -> list[Attempt]:
         """Attempts with their scores: that of their worst step; 0 for one without text.
 
         Under `accelerate launch` every process scores its share, and all return all.
@@ -94,8 +94,8 @@ class ProcessReward:
         state = processes()
         own = list(range(len(attempts)))[state.process_index :: state.num_processes]
         scores: dict[int, float] = {}
-        for start in range(0, len(own), self.batch):
-            numbers = own[start : start + self.batch]
+        for start in range(0, len(own), self.batch_size):
+            numbers = own[start : start + self.batch_size]
             found = self.step_scores(
                 [(questions[attempts[number].question].prompt, attempts[number].text) for number in numbers]
             )
@@ -119,7 +119,7 @@ def train_process_reward(
     base: TrainingBase,
     adapter: Path,
     schedule: Schedule,
-    lora: Lora,
+    lora: LoraSettings,
     work: Path,
 ) -> ProcessReward:
     """Train a process reward model of a base and its adapter, from the last checkpoint in `work` where there is one.
@@ -137,7 +137,7 @@ def train_process_reward(
     checkpoints = work / "checkpoints"
     seeded(schedule.seed)
     trainer = _RewardTrainer(
-        step_scorer(base, adapter, lora, schedule.low_memory),
+        step_scorer(base, adapter, lora, schedule.gradient_checkpointing),
         TrainingArguments(
             # The module is not transformers' own: `step_scorer` sees to checkpointing, and names its inputs.
             **{**arguments(schedule, base, checkpoints), "gradient_checkpointing": False},
@@ -149,13 +149,15 @@ def train_process_reward(
     fit(trainer, "process reward", get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
     if trainer.is_world_process_zero():
         keep_history(trainer, work, "process reward")
-    return ProcessReward(trainer.accelerator.unwrap_model(trainer.model), chat, schedule.batch)
+    return ProcessReward(trainer.accelerator.unwrap_model(trainer.model), chat, schedule.batch_size)
 
 
-def step_scorer(base: TrainingBase, adapter: Path, lora: Lora, low_memory: bool = False) -> PeftModel:
+def step_scorer(
+    base: TrainingBase, adapter: Path, lora: LoraSettings, gradient_checkpointing: bool = False
+) -> PeftModel:
     """A `StepScorer` of a base with an answer adapter merged into it, under new LoRA factors."""
     causal = PeftModel.from_pretrained(base.load(), str(adapter)).merge_and_unload()
-    if low_memory:
+    if gradient_checkpointing:
         causal.gradient_checkpointing_enable()
         causal.enable_input_require_grads()
     decoder = getattr(causal, causal.base_model_prefix)

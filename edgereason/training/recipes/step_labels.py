@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgereason.training.sampling.attempts import Attempt, Question
-from edgereason.training.sampling.sampling import Drawing, Opening, Progress, Sampler, sample
+from edgereason.training.sampling.attempts import Attempt, TrainingQuestion
+from edgereason.training.sampling.text_sampler import (
+    Opening,
+    ReportProgress,
+    SamplingSettings,
+    TextSampler,
+    sample_texts,
+)
 
 
 @dataclass(frozen=True)
@@ -45,15 +51,15 @@ def steps(text: str) -> list[str]:
 
 
 def label(
-    sampler: Sampler,
-    questions: Sequence[Question],
+    sampler: TextSampler,
+    questions: Sequence[TrainingQuestion],
     attempts: Sequence[Attempt],
-    drawing: Drawing,
+    sampling: SamplingSettings,
     seed: int,
     path: Path,
-    progress: Progress,
+    progress: ReportProgress,
 ) -> list[LabelledAnswer]:
-    """Label the steps of attempts by `drawing.count` continuations of what is written up to the end of each.
+    """Label the steps of attempts by `sampling.count` continuations of what is written up to the end of each.
 
     After an attempt's last step nothing is left to simulate: its label is whether the attempt is right. A beginning
     that several attempts share is continued once for all of them.
@@ -62,14 +68,14 @@ def label(
         sampler: With the adapter that the attempts come from.
         questions: What `Attempt.question` counts.
         attempts: Those without any text are left out.
-        path: Where the continuations are kept; see `sampling.sample`, as for the rest.
+        path: Where the continuations are kept; see `sample_texts`, as for the rest.
     """
     begun = {attempt: _beginnings(attempt.text) for attempt in attempts if attempt.text.strip()}
     places = dict.fromkeys(
         (attempt.question, written) for attempt, beginnings in begun.items() for written in beginnings[:-1]
     )
     openings = [Opening(questions[number].prompt, written) for number, written in places]
-    continued = sample(sampler, openings, drawing, seed, path, progress)
+    continued = sample_texts(sampler, openings, sampling, seed, path, progress)
     shares = {
         (number, written): sum(questions[number].solved_by(text, written) for text in texts) / len(texts)
         for (number, written), texts in zip(places, continued, strict=True)

@@ -16,8 +16,8 @@ from edgereason.errors import EdgeReasonWarning, UsageError
 from edgereason.files import file_sha256, write_json
 from edgereason.text.prompts import Prompt
 from edgereason.training.chat_tokens import Chat, Tokens
-from edgereason.training.lisa import LayerSampling, Lisa
-from edgereason.training.lora_settings import Lora, save_adapter
+from edgereason.training.lisa import LayerSampling, LisaSettings
+from edgereason.training.lora_settings import LoraSettings, save_adapter
 from edgereason.training.run_directory import Run, run_directory
 from edgereason.training.trainer import Schedule, arguments, fit, keep, keep_history, quiet_libraries, seeded
 from edgereason.training.training_base import TrainingBase
@@ -42,8 +42,8 @@ def train_stage(
     base: TrainingBase,
     out: Path,
     schedule: Schedule,
-    method: Lora | Lisa,
-    longest: int | None = None,
+    method: LoraSettings | LisaSettings,
+    max_length: int | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> None:
@@ -54,31 +54,37 @@ def train_stage(
         prompt: The stage's; it is written beside the adapter.
         samples: Of the file `data`.
         method: LoRA's factors, or LISA's layers, of whose change an adapter is made.
-        longest: Samples of more tokens are left out; by default those that exceed the base's context.
+        max_length: Samples longer than this many tokens are skipped; the base's context by default.
 
     Raises:
         UsageError: no sample is short enough, the loss diverged, or see `run_directory`.
         BundleError: the base has no chat template.
     """
-    tokens = _within(encode(Chat(base.path), prompt, samples), samples, _limit(base, longest), data)
+    tokens = _within(encode(Chat(base.path), prompt, samples), samples, _limit(base, max_length), data)
     settings = {
         "recipe": name,
         "base": base.to_json(),
         "data": file_sha256(data),
         "samples": _digest(tokens),
         "schedule": schedule.to_json(),
-        type(method).__name__.lower(): asdict(method),
+        "lora" if isinstance(method, LoraSettings) else "lisa": asdict(method),
     }
     with run_directory(out, settings, resume, force) as run, quiet_libraries():
         seeded(schedule.seed)
-        if isinstance(method, Lora):
+        if isinstance(method, LoraSettings):
             _train_lora(name, prompt, tokens, base, schedule, method, run)
         else:
             _train_lisa(name, prompt, tokens, base, schedule, method, run)
 
 
 def _train_lora(
-    name: str, prompt: Prompt, tokens: Sequence[Tokens], base: TrainingBase, schedule: Schedule, lora: Lora, run: Run
+    name: str,
+    prompt: Prompt,
+    tokens: Sequence[Tokens],
+    base: TrainingBase,
+    schedule: Schedule,
+    lora: LoraSettings,
+    run: Run,
 ) -> None:
     config = SFTConfig(**arguments(schedule, base, run.checkpoints), max_length=None)
     trainer = SFTTrainer(
@@ -93,7 +99,13 @@ def _train_lora(
 
 
 def _train_lisa(
-    name: str, prompt: Prompt, tokens: Sequence[Tokens], base: TrainingBase, schedule: Schedule, lisa: Lisa, run: Run
+    name: str,
+    prompt: Prompt,
+    tokens: Sequence[Tokens],
+    base: TrainingBase,
+    schedule: Schedule,
+    lisa: LisaSettings,
+    run: Run,
 ) -> None:
     # Updates of full weights are lost in bfloat16, whose neighbours are 0.4% apart; computing in it is another matter.
     model = base.load(torch.float32)
@@ -123,13 +135,11 @@ def encode(chat: Chat, prompt: Prompt, samples: Sequence[Sample]) -> list[Tokens
     return [chat.tokens(prompt, each.question, each.guidance, each.completion) for each in samples]
 
 
-def _limit(base: TrainingBase, longest: int | None) -> int:
+def _limit(base: TrainingBase, max_length: int | None) -> int:
     context = base.context
-    if longest is not None and not 0 < longest <= context:
-        raise UsageError(
-            f"The longest sample is to have {longest} tokens.", f"Give 1 to {context}, the base's context."
-        )
-    return longest or context
+    if max_length is not None and not 0 < max_length <= context:
+        raise UsageError(f"max_length is {max_length}.", f"Give 1 to {context}, the base's context.")
+    return max_length or context
 
 
 def _within(tokens: Sequence[Tokens], samples: Sequence[Sample], limit: int, data: Path) -> list[Tokens]:
@@ -141,7 +151,7 @@ def _within(tokens: Sequence[Tokens], samples: Sequence[Sample], limit: int, dat
     what = f"{len(tokens) - len(kept)} of {len(tokens)} samples have more than {limit} tokens, {data}:{first} first"
     if not kept:
         raise UsageError(f"{what}.", "Give shorter texts or a larger --max-length.")
-    warnings.warn(f"{what}; they are left out.", EdgeReasonWarning, stacklevel=3)
+    warnings.warn(f"{what}; they are skipped.", EdgeReasonWarning, stacklevel=3)
     return kept
 
 

@@ -1,1 +1,1 @@
-"""Drawing attempts from a model under training."""
+"""Sampling attempts from a model under training."""

@@ -14,11 +14,18 @@ from edgereason.problems.records import Kind, Problem
 from edgereason.text.prompts import Prompt
 from edgereason.training.chat_tokens import Chat
 from edgereason.training.examples import Example, read_examples
-from edgereason.training.sampling.sampling import Drawing, Opening, Progress, Sampler, Text, sample
+from edgereason.training.sampling.text_sampler import (
+    Opening,
+    ReportProgress,
+    SampledText,
+    SamplingSettings,
+    TextSampler,
+    sample_texts,
+)
 
 
 @dataclass(frozen=True)
-class Question:
+class TrainingQuestion:
     """A question with its result.
 
     Attributes:
@@ -29,7 +36,7 @@ class Question:
     prompt: str
     problem: Problem
 
-    def solved_by(self, text: Text, written: str = "") -> bool:
+    def solved_by(self, text: SampledText, written: str = "") -> bool:
         """Whether the answer that begins with `written` and goes on with `text` is complete and right."""
         found = extract(self.problem, written + text.text) if text.ended else None
         return found is not None and comparable(found) == comparable(self.problem.expected)
@@ -56,7 +63,7 @@ class Attempt:
     score: float | None = None
 
 
-def read_questions(data: Path, chat: Chat, prompt: Prompt, context: int) -> list[Question]:
+def read_training_questions(data: Path, chat: Chat, prompt: Prompt, context: int) -> list[TrainingQuestion]:
     """Read questions with results, and render them as inference does.
 
     Args:
@@ -64,7 +71,7 @@ def read_questions(data: Path, chat: Chat, prompt: Prompt, context: int) -> list
             what the prompt shows, and `choices` of multiple-choice questions.
         chat: The base's.
         prompt: The answer stage's.
-        context: Most tokens that the base reads.
+        context: Maximum sequence length of the base.
 
     Raises:
         UsageError: a line cannot be used, or leaves no room for an answer; the message names it.
@@ -72,7 +79,7 @@ def read_questions(data: Path, chat: Chat, prompt: Prompt, context: int) -> list
     return [_question(example, data, chat, prompt, context) for example in read_examples(data, ())]
 
 
-def _question(example: Example, data: Path, chat: Chat, prompt: Prompt, context: int) -> Question:
+def _question(example: Example, data: Path, chat: Chat, prompt: Prompt, context: int) -> TrainingQuestion:
     rendered = chat.prompt(prompt, example.text, example.guidance)
     if (length := len(chat.tokenizer.encode(rendered))) >= context:
         raise UsageError(
@@ -80,7 +87,7 @@ def _question(example: Example, data: Path, chat: Chat, prompt: Prompt, context:
             "Shorten the line or take it out.",
         )
     kind: Kind = "choice" if example.choices else "result"
-    return Question(rendered, Problem(example.question, _result(example, data), kind, example.choices))
+    return TrainingQuestion(rendered, Problem(example.question, _result(example, data), kind, example.choices))
 
 
 def _result(example: Example, data: Path) -> str:
@@ -96,19 +103,24 @@ def _result(example: Example, data: Path) -> str:
 
 
 def attempt(
-    sampler: Sampler, questions: Sequence[Question], drawing: Drawing, seed: int, path: Path, progress: Progress
+    sampler: TextSampler,
+    questions: Sequence[TrainingQuestion],
+    settings: SamplingSettings,
+    seed: int,
+    path: Path,
+    progress: ReportProgress,
 ) -> list[Attempt]:
     """Sample answers to every question; those that are the same are one attempt.
 
     Args:
-        path: Where they are kept; see `sampling.sample`, as for the rest.
+        path: Where they are kept; see `sample_texts`, as for the rest.
     """
     openings = [Opening(question.prompt) for question in questions]
-    texts = sample(sampler, openings, drawing, seed, path, progress)
+    texts = sample_texts(sampler, openings, settings, seed, path, progress)
     return list(_distinct(questions, texts))
 
 
-def _distinct(questions: Sequence[Question], texts: Sequence[Sequence[Text]]) -> Iterator[Attempt]:
+def _distinct(questions: Sequence[TrainingQuestion], texts: Sequence[Sequence[SampledText]]) -> Iterator[Attempt]:
     for number, (question, written) in enumerate(zip(questions, texts, strict=True)):
         for text, times in Counter(written).items():
             yield Attempt(number, text.text, question.solved_by(text), text.ended, times)

@@ -6,22 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from edgereason import configuration
 from edgereason.bundle import Sampling
-from edgereason.decoding.continuous_batching import DEFAULT_SIZE, Work, Writing, run
-from edgereason.decoding.loop import Decoding
+from edgereason.decoding.continuous_batching import DEFAULT_BATCH_SIZE, Generation, Work, run
+from edgereason.decoding.loop import DecodeRequest
 from edgereason.decoding.result_forcing import ResultForcing
-from edgereason.decoding.sampling import Sampler as TokenSampler
-from edgereason.decoding.timings import StageTimings
+from edgereason.engines.base import Session
 from edgereason.engines.native import NativeEngine
 from edgereason.errors import ContextError, EdgeReasonError
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
 from edgereason.export.inputs.base_model import open_base
 from edgereason.export.inputs.merge import merge
+from edgereason.export.quantization.round_to_nearest import Rounding
 from edgereason.files import new_directory
-from edgereason.prefill.prefix_cache import Prefixes
+from edgereason.prefill.prefix_cache import PrefixCache
 from edgereason.text.tokenizer import Tokenizer
-from edgereason.training.processes import processes
-from edgereason.training.sampling.sampling import Drawing, Opening, Text, derived
+from edgereason.training.distributed import processes
+from edgereason.training.sampling.text_sampler import Opening, SampledText, SamplingSettings, derived
 from edgereason.training.training_base import TrainingBase
 
 BITS = 8
@@ -31,7 +32,7 @@ _PREFIX_BYTES = 256 << 20
 
 
 class NativeSampler:
-    """A `Sampler` on the CPU.
+    """A `TextSampler` on the CPU.
 
     Args:
         base: The base of the adapters to come.
@@ -46,65 +47,67 @@ class NativeSampler:
         with processes().main_process_first():
             if not directory.is_dir():
                 _write(base, directory)
-        self._engine = NativeEngine(directory)
+        self._engine = NativeEngine(directory, configuration.threads(None))
         self._tokenizer = Tokenizer(base.path)
         self._stop_ids = self._tokenizer.stop_ids()
         self._adapter: int | None = None
 
     def use(self, adapter: Path) -> None:
-        """See `Sampler.use`."""
+        """See `TextSampler.use`."""
         loaded = self._engine.load_adapter(adapter)
         if self._adapter is not None:
             self._engine.unload_adapter(self._adapter)
         self._adapter = loaded
 
-    def draw(self, openings: Sequence[Opening], drawing: Drawing, seed: int) -> list[list[Text]]:
-        """See `Sampler.draw`."""
-        found: list[list[Text | None]] = [[None] * drawing.count for _ in openings]
-        prefixes = Prefixes(self._engine, _PREFIX_BYTES)
-        works = self._works(openings, drawing, seed, prefixes)
-        with closing(prefixes), closing(run(works, DEFAULT_SIZE)) as runs:
+    def sample(self, openings: Sequence[Opening], settings: SamplingSettings, seed: int) -> list[list[SampledText]]:
+        """See `TextSampler.sample`."""
+        found: list[list[SampledText | None]] = [[None] * settings.count for _ in openings]
+        prefixes = PrefixCache(self._engine, _PREFIX_BYTES)
+        works = self._works(openings, settings, seed, prefixes)
+        with closing(prefixes), closing(run(works, DEFAULT_BATCH_SIZE)) as runs:
             for work, outcome in runs:
                 if isinstance(outcome, EdgeReasonError):
                     raise outcome
-                found[work // drawing.count][work % drawing.count] = outcome
+                found[work // settings.count][work % settings.count] = outcome
         return [[text for text in texts if text is not None] for texts in found]
 
     def close(self) -> None:
-        """See `Sampler.close`."""
+        """See `TextSampler.close`."""
         self._engine.close()
 
     def _works(
-        self, openings: Sequence[Opening], drawing: Drawing, seed: int, prefixes: Prefixes
-    ) -> Iterator[Work[Text]]:
+        self, openings: Sequence[Opening], settings: SamplingSettings, seed: int, prefixes: PrefixCache
+    ) -> Iterator[Work[SampledText]]:
         for number, opening in enumerate(openings):
             # The tokens that the model itself has written may not be what its text is split into as part of the whole.
             ids = self._tokenizer.encode(opening.prompt) + self._tokenizer.encode(opening.written)
-            for index in range(drawing.count):
-                sampling = Sampling(drawing.temperature, top_p=drawing.top_p, seed=derived(seed, number, index))
-                yield self._write(ids, drawing, sampling, prefixes)
+            for index in range(settings.count):
+                sampling = Sampling(settings.temperature, top_p=settings.top_p, seed=derived(seed, number, index))
+                yield self._write(ids, settings, sampling, prefixes)
 
-    def _write(self, ids: list[int], drawing: Drawing, sampling: Sampling, prefixes: Prefixes) -> Work[Text]:
-        limit = min(drawing.max_new_tokens, self._engine.context_length - len(ids))
+    def _write(
+        self, ids: list[int], settings: SamplingSettings, sampling: Sampling, prefixes: PrefixCache
+    ) -> Work[SampledText]:
+        limit = min(settings.max_new_tokens, self._engine.context_length - len(ids))
         if limit < 1:
             raise ContextError(
                 f"A prompt of {len(ids):,} tokens fills the model's context of {self._engine.context_length:,}.",
                 "Leave long questions out of the data.",
             )
-        timings = StageTimings()
+        forcing = ResultForcing(self._tokenizer) if settings.calculator else None
+        request = DecodeRequest(ids, limit, sampling, self._stop_ids, forcing=forcing)
 
-        def begin() -> Decoding:
+        def open_session() -> Session:
             session = prefixes.session(ids, self._adapter, len(ids) + limit)
             if session.length < len(ids) - 1:
                 # Computed once, for all texts of this opening and for the openings that begin with it.
                 session.advance(ids[session.length : -1])
                 prefixes.keep(session)
-            forcing = ResultForcing(self._tokenizer) if drawing.calculator else None
-            return Decoding(session, ids, TokenSampler(sampling, ids), self._stop_ids, limit, timings, forcing=forcing)
+            return session
 
-        writing = Writing(self._engine, begin, self._tokenizer.stream())
-        yield writing
-        return Text(writing.text, ended=timings.new_tokens < limit)
+        with closing(Generation(self._engine, open_session, request, self._tokenizer.stream())) as text:
+            yield text
+        return SampledText(text.text, ended=request.timings.new_tokens < limit)
 
 
 def _write(base: TrainingBase, directory: Path) -> None:

@@ -11,7 +11,7 @@ from peft import PeftModel
 from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import ContextError
 from edgereason.text.tokenizer import Tokenizer
-from edgereason.training.sampling.sampling import Drawing, Opening, Text
+from edgereason.training.sampling.text_sampler import Opening, SampledText, SamplingSettings
 from edgereason.training.training_base import TrainingBase
 
 _ROWS = 128
@@ -19,7 +19,7 @@ _ROWS = 128
 
 
 class TransformersSampler:
-    """A `Sampler` on a torch device, with the base in the type that it is trained in.
+    """A `TextSampler` on a torch device, with the base in the type that it is trained in.
 
     Args:
         base: The base of the adapters to come.
@@ -35,23 +35,23 @@ class TransformersSampler:
         self._adapted: PeftModel | None = None
 
     def use(self, adapter: Path) -> None:
-        """See `Sampler.use`."""
+        """See `TextSampler.use`."""
         read_adapter(adapter)  # says what is wrong with it
         if self._adapted is not None:
             self._model = self._adapted.unload()
         self._adapted = PeftModel.from_pretrained(self._model, str(adapter)).eval()
 
-    def draw(self, openings: Sequence[Opening], drawing: Drawing, seed: int) -> list[list[Text]]:
-        """See `Sampler.draw`."""
+    def sample(self, openings: Sequence[Opening], settings: SamplingSettings, seed: int) -> list[list[SampledText]]:
+        """See `TextSampler.sample`."""
         prompts = [self._encode(opening) for opening in openings]
-        size = max(1, _ROWS // drawing.count)
+        size = max(1, _ROWS // settings.count)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(seed)
-            batches = [self._batch(prompts[at : at + size], drawing) for at in range(0, len(prompts), size)]
+            batches = [self._batch(prompts[at : at + size], settings) for at in range(0, len(prompts), size)]
         return [texts for batch in batches for texts in batch]
 
     def close(self) -> None:
-        """See `Sampler.close`."""
+        """See `TextSampler.close`."""
         self._adapted = None
         del self._model
 
@@ -65,25 +65,25 @@ class TransformersSampler:
         return ids
 
     @torch.no_grad()
-    def _batch(self, prompts: Sequence[list[int]], drawing: Drawing) -> list[list[Text]]:
+    def _batch(self, prompts: Sequence[list[int]], settings: SamplingSettings) -> list[list[SampledText]]:
         longest = max(len(prompt) for prompt in prompts)
         # Filled up on the left, so that all texts begin at the same place.
         ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=self._device)
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        how = {"do_sample": True, "temperature": drawing.temperature, "top_p": drawing.top_p, "top_k": 0}
+        how = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
         end = sorted(self._stop_ids)
         written = (self._adapted or self._model).generate(
             input_ids=ids,
             attention_mask=mask.to(self._device),
-            max_new_tokens=min(drawing.max_new_tokens, self._context - longest),
-            num_return_sequences=drawing.count,
+            max_new_tokens=min(settings.max_new_tokens, self._context - longest),
+            num_return_sequences=settings.count,
             eos_token_id=end,
             pad_token_id=end[0],
-            **(how if drawing.temperature else {"do_sample": False}),
+            **(how if settings.temperature else {"do_sample": False}),
         )[:, longest:]
         texts = [self._text(row) for row in written.tolist()]
-        return [texts[at : at + drawing.count] for at in range(0, len(texts), drawing.count)]
+        return [texts[at : at + settings.count] for at in range(0, len(texts), settings.count)]
 
-    def _text(self, ids: list[int]) -> Text:
+    def _text(self, ids: list[int]) -> SampledText:
         end = next((at for at, token in enumerate(ids) if token in self._stop_ids), None)
-        return Text(self._tokenizer.decode(ids[:end]), ended=end is not None)
+        return SampledText(self._tokenizer.decode(ids[:end]), ended=end is not None)

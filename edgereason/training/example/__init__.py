@@ -1,1 +1,0 @@
-"""How the example model that ships with the package is made."""
