@@ -19,10 +19,11 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -name '*.cpp' -o -name '*.
 NATIVE_TESTS := $(wildcard tests/kernels/*.cpp tests/kernels/*.h)
 MODEL := examples/word_problems
 MODEL_FILES := $(shell find $(MODEL) -type f)
+EXPORT_FILES := $(shell find export -type f -not -name '*.pyc')
 EXPORT := $(BIN)/edgereason export --base $(MODEL)/base --guidance-adapter $(MODEL)/guidance \
 	--answer-adapter $(MODEL)/answer --force
 
-.PHONY: demo test lint types docs pytest accuracy results default-bundle bench-peers bench-peers-avx2 conformance \
+.PHONY: demo test lint types imports build/typed docs pytest accuracy results default-bundle bench-peers bench-peers-avx2 conformance \
 	test-arm test-asan clean
 
 demo: $(DEMO)/native/bundle.json $(DEMO)/shared/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundle.json
@@ -34,13 +35,22 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt,$(NATIVE_SOURCES)) $(NATIVE_TESTS)
-	$(MAKE) --no-print-directory types
+	$(MAKE) --no-print-directory types imports
 
-# mypy does not see the import hook that puts export/ and kernels/ into the package: it gets a tree of links that has them.
-types: .venv/.dependencies
-	@rm -rf build/typed && mkdir -p build/typed/edgereason
-	@ln -s $(CURDIR)/edgereason/* $(CURDIR)/export $(CURDIR)/kernels build/typed/edgereason
+types: .venv/.dependencies build/typed
 	MYPYPATH=build/typed $(BIN)/mypy --package edgereason
+
+# Which room imports which: the contracts of pyproject.toml. Python runs without .pth files, and so without the import hook.
+imports: .venv/.dependencies build/typed
+	cd build/typed && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		$(CURDIR)/$(BIN)/python -S -c 'from importlinter.cli import lint_imports_command as main; main()' \
+		$(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.import_linter_cache
+
+# mypy and import-linter do not see the import hook that puts export/ and kernels/ into the package: they get a tree of
+# links that has them.
+build/typed:
+	@rm -rf $@ && mkdir -p $@/edgereason
+	@ln -s $(CURDIR)/edgereason/* $(CURDIR)/export $(CURDIR)/kernels $@/edgereason
 
 pytest: .venv/.installed
 	$(BIN)/python -m pytest
@@ -53,16 +63,16 @@ accuracy: $(DEMO)/native/bundle.json $(DEMO)/gguf/bundle.json $(DEMO)/onnx/bundl
 results: .venv/.installed
 	$(BIN)/python benchmarks/results.py $(RESULTS)
 
-# The bundle that ships inside the package: the native int4 export of the default model.
-default-bundle: $(DEMO)/native/bundle.json
+# The bundle that ships inside the package: the native int4 export of the default model, one base with two adapters.
+default-bundle: $(DEMO)/shared/bundle.json
 	rm -rf edgereason/default_bundle
-	cp -r $(DEMO)/native edgereason/default_bundle
+	cp -r $(DEMO)/shared edgereason/default_bundle
 	rm -rf edgereason/default_bundle/cache
 
-$(DEMO)/shared/bundle.json: .venv/.installed $(MODEL_FILES) $(wildcard export/*.py)
+$(DEMO)/shared/bundle.json: .venv/.installed $(MODEL_FILES) $(EXPORT_FILES)
 	$(EXPORT) --layout shared --out $(@D)
 
-$(DEMO)/%/bundle.json: .venv/.installed $(MODEL_FILES) $(wildcard export/*.py)
+$(DEMO)/%/bundle.json: .venv/.installed $(MODEL_FILES) $(EXPORT_FILES)
 	$(EXPORT) --format $* --out $(@D)
 
 # Our engine beside those that one can pip-install; BENCH="--shape qwen2.5-1.5b" and the like go to the program.
@@ -109,14 +119,14 @@ build/conformance/.downloaded: constraints.txt
 build/conformance/bitsandbytes:
 	$(PIP) install --quiet --no-deps --target $@ "bitsandbytes>=0.48"
 
-build/conformance-gptqmodel/.installed: tests/export/gptqmodel_needs.txt tests/export/gptqmodel.txt
+build/conformance-gptqmodel/.installed: tests/export/formats/gptqmodel_needs.txt tests/export/formats/gptqmodel.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
 		--requirement $(word 2,$^)
 	touch $@
 
-build/conformance-optimum/.installed: tests/export/optimum.txt
+build/conformance-optimum/.installed: tests/export/formats/optimum.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/$(notdir $(BIN))/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@
@@ -162,7 +172,7 @@ clean:
 
 # Dependencies change rarely, our own extension often: each has its stamp, and a second run finds both up to date.
 .venv/.dependencies: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edgereason needs Python 3.10 or newer: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgereason needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip
 	$(PIP) install --quiet --constraint constraints.txt scikit-build-core nanobind ninja

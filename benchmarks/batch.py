@@ -1,11 +1,11 @@
-"""The throughput of batches: many questions in common passes over the weights, beside asking them one by one.
+"""Throughput of batches of questions, compared with one question at a time.
 
     python benchmarks/batch.py [--pair qwen2.5-0.5b] [--sizes 16] [--layouts shared merged] [--json FILE] [--rounds 3]
                                [--threads 2] [--tokens 96]
 
-On the random pair of `benchmarks/latency.py`: questions of 80 tokens, a guidance and an answer of `--tokens` each, end
-tokens off, greedy, speculation off. Sizes run in turn, each in a process of its own, on as many questions as the
-largest has; one by one, a fourth of them will do. Figures are medians, ratios are within a round.
+Runs the random pair of `benchmarks/latency.py`: questions of 80 tokens, guidance and answers of `--tokens` each, end
+tokens off, greedy, speculation off. Batch sizes alternate, each in a process of its own, with the same questions; one
+at a time, a quarter of them suffices. Figures are medians; ratios are within a round.
 """
 
 from __future__ import annotations
@@ -81,14 +81,16 @@ def show(results: list[dict[str, Any]], console: Console) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pair", choices=SHAPES, default="qwen2.5-0.5b", help="The shape of the random pair.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[16], help="How many questions at once.")
+    parser.add_argument("--pair", choices=SHAPES, default="qwen2.5-0.5b", help="Shape of the random pair.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16], help="Batch sizes.")
     parser.add_argument("--layouts", nargs="+", choices=("shared", "merged"), default=["shared", "merged"])
     parser.add_argument("--json", type=Path, help="Write the results here.")
-    parser.add_argument("--rounds", type=int, default=3, help="How often each is measured.")
-    parser.add_argument("--threads", type=int, default=2, help="Threads of each run.")
-    parser.add_argument("--tokens", type=int, default=96, help="Tokens of each stage.")
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench" / "latency", help="Where models are.")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of rounds.")
+    parser.add_argument("--threads", type=int, default=2, help="Number of threads.")
+    parser.add_argument("--tokens", type=int, default=96, help="New tokens per stage.")
+    parser.add_argument(
+        "--build", type=Path, default=ROOT / "build" / "bench" / "latency", help="Directory of the models."
+    )
     arguments = parser.parse_args()
     if min(arguments.rounds, arguments.threads, arguments.tokens) < 1 or min(arguments.sizes) < 2:
         parser.error("--rounds, --threads and --tokens have to be at least 1, --sizes at least 2")

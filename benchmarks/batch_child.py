@@ -1,9 +1,9 @@
-"""Questions answered by our pipeline in a process of its own, one after the other or together, measured once.
+"""One measurement of our pipeline in a process of its own, with questions in a batch or one after the other.
 
     batch_child.py BUNDLE --threads N --limit N --size N < QUESTIONS
 
-QUESTIONS is a JSON list. The first one warms up; the seconds that all others take together are printed as JSON in the
-last line of the output. With a size of 1 each is asked alone.
+QUESTIONS is a JSON list. The first question is a warm-up; the last line of the output has the total seconds of the
+others as JSON. With a size of 1, questions run one after the other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     if arguments.size == 1:
         results = [reasoner.ask(question, temperature=0.0) for question in questions]
     else:
-        outcomes = reasoner.batch(questions, size=arguments.size, temperature=0.0)
+        outcomes = reasoner.batch(questions, batch_size=arguments.size, temperature=0.0)
         results = [outcome.result for outcome in outcomes if outcome.result]
     seconds = time.perf_counter() - start
     if len(results) != len(questions):

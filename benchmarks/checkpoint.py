@@ -1,7 +1,7 @@
-"""Checkpoints of real shapes with random weights: what speed needs, and nothing to download.
+"""Checkpoints with the shapes of real models and random weights, which suffice to measure speed.
 
-The values are drawn from a normal distribution, as those of an untrained model, so that nothing on the way to int4
-overflows or vanishes; what the model then says is noise.
+Weights are normally distributed, like those of an untrained model, so that quantization neither overflows nor rounds
+everything to zero; the model's output is noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long an export takes: ours beside the programs that people have, on the same checkpoint.
+"""Export time, compared with other programs on the same checkpoint.
 
     python benchmarks/export.py [--shape qwen2.5-0.5b] [--json FILE] [--rounds 1] [--threads 2] [--verify]
                                 [--only native onnx ...] [--python optimum-intel=PATH]
@@ -131,14 +131,18 @@ def show(results: list[dict[str, Any]], pairs: dict[str, dict[str, Any]], skippe
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="The sizes of the model.")
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="Shape of the model.")
     parser.add_argument("--json", type=Path, help="Write the results here.")
-    parser.add_argument("--rounds", type=int, default=1, help="How often each export is measured.")
-    parser.add_argument("--threads", type=int, default=2, help="Threads of each, where it can be told.")
-    parser.add_argument("--only", nargs="+", choices=EXPORTERS, default=list(EXPORTERS), help="Which to measure.")
-    parser.add_argument("--verify", action="store_true", help="Measure the fidelity report, too.")
-    parser.add_argument("--python", action="append", default=[], metavar="EXPORT=PATH", help="Run one elsewhere.")
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Where the checkpoint is kept.")
+    parser.add_argument("--rounds", type=int, default=1, help="Number of rounds.")
+    parser.add_argument("--threads", type=int, default=2, help="Number of threads, for exporters that have the option.")
+    parser.add_argument("--only", nargs="+", choices=EXPORTERS, default=list(EXPORTERS), help="Exporters to measure.")
+    parser.add_argument(
+        "--verify", action="store_true", help="Also measure the export of two models with the fidelity report."
+    )
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="EXPORT=PATH", help="Python interpreter of an exporter."
+    )
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Directory of the checkpoint.")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads have to be at least 1")

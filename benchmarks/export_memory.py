@@ -1,4 +1,4 @@
-"""How much memory an export and its proof take for a model of 7B, measured on a few of its layers.
+"""Peak memory of exporting and verifying a 7B model, measured on a few of its layers.
 
     python benchmarks/export_memory.py [--layers 2] [--only rtn gptq reference] [--tokens 65536] [--threads 2]
 
@@ -60,7 +60,7 @@ def write(checkpoint: Path, method: str, tokens: int) -> None:
     from edgereason.export.formats.stage_writers import write_model
     from edgereason.export.inputs.base_model import open_base
     from edgereason.export.inputs.merge import merge
-    from edgereason.export.quantization.calibration import Calibration
+    from edgereason.export.quantization.calibration import CalibrationText
     from edgereason.export.settings import Settings
 
     out = checkpoint.parent / "exported"
@@ -68,8 +68,8 @@ def write(checkpoint: Path, method: str, tokens: int) -> None:
     out.mkdir()
     letters = np.random.default_rng(0).choice(list(string.ascii_letters), tokens)
     (out / "text.txt").write_text("".join(letters))  # a token for each letter
-    settings = Settings(method=method, calibration=out / "text.txt")
-    calibration = Calibration({}, settings.calibration)
+    settings = Settings(method=method, calibration_text=out / "text.txt")
+    calibration = CalibrationText({}, settings.calibration_text)
     write_model(merge(open_base(checkpoint)), out, out / "work", settings, calibration, lambda *step: None)
     shutil.rmtree(out)
 
@@ -77,13 +77,13 @@ def write(checkpoint: Path, method: str, tokens: int) -> None:
 def compute_reference(checkpoint: Path) -> None:
     """What a child does for the reference: each text is continued and read."""
     from edgereason.export.fidelity.distance import make_texts
-    from edgereason.export.fidelity.layerwise_model import StreamedWitness
+    from edgereason.export.fidelity.layerwise_model import LayerwiseModel
     from edgereason.export.inputs.base_model import open_base
     from edgereason.export.inputs.merge import merge
-    from edgereason.export.inputs.skeleton import empty_model
+    from edgereason.export.inputs.skeleton import placeholder_model
 
     weights = merge(open_base(checkpoint))
-    witness = StreamedWitness(empty_model(weights.config), weights.__getitem__)
+    witness = LayerwiseModel(placeholder_model(weights.config), weights.__getitem__)
     prompts = np.random.default_rng(0).integers(1, 200, (_TEXTS, _TOKENS)).tolist()
     for _ in witness.logits(make_texts(prompts, witness.continue_greedily(prompts, frozenset(), _NEW))):
         pass
@@ -123,10 +123,12 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choices = ("rtn", "gptq", "reference")
     parser.add_argument("--layers", type=int, default=2, help="Decoder layers of the checkpoint.")
-    parser.add_argument("--only", nargs="+", choices=choices, default=choices, help="What to measure.")
-    parser.add_argument("--tokens", type=int, default=65536, help="Of calibration text; the default is the most.")
-    parser.add_argument("--threads", type=int, default=2, help="Threads of each.")
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Where the checkpoint is kept.")
+    parser.add_argument("--only", nargs="+", choices=choices, default=choices, help="Measurements to run.")
+    parser.add_argument(
+        "--tokens", type=int, default=65536, help="Tokens of calibration text; the default is the maximum."
+    )
+    parser.add_argument("--threads", type=int, default=2, help="Number of threads.")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Directory of the checkpoint.")
     parser.add_argument("--child", choices=choices, help=argparse.SUPPRESS)
     return parser.parse_args()
 

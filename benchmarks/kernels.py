@@ -1,13 +1,12 @@
-"""How fast each kernel is, beside what this machine could do at most.
+"""Speed of each kernel, compared with the limits of this machine.
 
     python benchmarks/kernels.py [--models NAME ...] [--isas avx2 ...] [--threads N] [--quick] [--json FILE]
                                  [--plot FILE]
 
-For each instruction set: products with the matrices of Qwen2.5's models for 1 to 256 rows, attention after some
-context, and what works row by row. Few rows are bound by reading weights, keys and values from memory, many by
-multiplying: a kernel's limit is the time in which the machine reads the bytes or multiplies as often in int8, whichever
-is longer, both measured in the same run by `machine.cpp`. Attention multiplies float32, which is at most a quarter of
-the int8 rate. Weights come from a set larger than the caches, as in a model.
+For each instruction set: GEMV and GEMM with the matrices of Qwen2.5 models for 1 to 256 rows, attention after some
+context, and row-wise kernels. Few rows are bound by memory bandwidth, many by arithmetic: the limit of a kernel is the
+time to read its bytes or to do its int8 operations, whichever is longer; `machine.cpp` measures both rates in the same
+run. Attention runs in float32, at most a quarter of the int8 rate. The weights exceed the caches, as in a model.
 """
 
 from __future__ import annotations
@@ -227,10 +226,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=["qwen2.5-0.5b", "qwen2.5-1.5b"])
     parser.add_argument("--isas", nargs="+", choices=cpu.isas(), default=cpu.isas(), help="Instruction sets.")
-    parser.add_argument("--threads", type=int, help="Threads; all cores when left out.")
+    parser.add_argument("--threads", type=int, help="Number of threads [default: all cores].")
     parser.add_argument("--quick", action="store_true", help="Only 1 and 256 rows, and 1,000 tokens of context.")
-    parser.add_argument("--json", type=Path, help="Write the figures here.")
-    parser.add_argument("--plot", type=Path, help="Draw them here, as PNG or SVG (needs matplotlib).")
+    parser.add_argument("--json", type=Path, help="Write the figures to this file.")
+    parser.add_argument("--plot", type=Path, help="Plot them, as PNG or SVG (needs matplotlib).")
     arguments = parser.parse_args()
     cpu.set_threads(arguments.threads)
     try:

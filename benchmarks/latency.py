@@ -1,12 +1,12 @@
-"""The two-stage pipeline's latency: ours beside two models called one after the other, each technique alone and all.
+"""Latency of the two-stage pipeline, with each optimization, compared with two models called one after the other.
 
     python benchmarks/latency.py [--pair qwen2.5-0.5b|example ...] [--json FILE] [--plot FILE.png] [--rounds 5]
                                  [--threads 2] [--runs NAME ...] [--rebuild]
 
-The random pair has the shape of Qwen2.5-0.5B: a question of 80 tokens, a guidance and an answer of 128 each, end tokens
-off, greedy. The example is the default model (examples/word_problems) with real questions; its stages end by
-themselves. Everything runs in turn, round after round, each in a process of its own, on questions that it has not seen;
-figures are medians. Models are made once, under build/bench/latency.
+The random pair has the shape of Qwen2.5-0.5B: a question of 80 tokens, guidance and answer of 128 tokens each, end
+tokens off, greedy. The example is the default model (examples/word_problems) with real questions; its stages end at
+their end tokens. Runs alternate, round after round, each in a process of its own with new questions; figures are
+medians. Models are generated once, in build/bench/latency.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def _native(name: str, layout: str, *on: str) -> Run:
 RUNS = (
     Run(BASELINE, "two_llamas", "gguf"),
     Run("two onnxruntime-genai models", "two_genais", "onnx"),
-    Run("llama.cpp, merged: nothing on", "ours", "gguf", "merged", {"on": ()}),
+    Run("llama.cpp, merged: no optimizations", "ours", "gguf", "merged", {"on": ()}),
     Run("llama.cpp, merged: speculation", "ours", "gguf", "merged", {"on": ("speculation",)}),
-    Run("llama.cpp, shared: nothing on", "ours", "gguf", "shared", {"on": ()}),
+    Run("llama.cpp, shared: no optimizations", "ours", "gguf", "shared", {"on": ()}),
     Run("onnx, merged", "ours", "onnx", "merged", {"on": ()}),
-    _native("nothing on", "merged"),
+    _native("no optimizations", "merged"),
     _native("prefix cache", "merged", "prefix_cache"),
     _native("speculation", "merged", "speculation"),
-    _native("nothing on", "shared"),
-    _native("reading along", "shared", "overlapped_prefill"),
+    _native("no optimizations", "shared"),
+    _native("overlapped prefill", "shared", "overlapped_prefill"),
     _native("prefix cache", "shared", "prefix_cache"),
     _native("speculation", "shared", "speculation"),
     _native("all but speculation", "shared", *_LOSSLESS),
@@ -233,12 +233,12 @@ def _parse() -> argparse.Namespace:
     names = [run.name for run in RUNS]
     parser.add_argument("--pair", nargs="+", choices=[*SHAPES, "example"], default=["qwen2.5-0.5b", "example"])
     parser.add_argument("--json", type=Path, help="Write the results here.")
-    parser.add_argument("--plot", type=Path, help="Draw them here, as PNG or SVG (needs matplotlib).")
-    parser.add_argument("--rounds", type=int, default=5, help="How often each run is measured.")
-    parser.add_argument("--threads", type=int, default=2, help="Threads of each run.")
-    parser.add_argument("--runs", nargs="+", choices=names, default=names, metavar="NAME", help="Which to measure.")
+    parser.add_argument("--plot", type=Path, help="Plot them, as PNG or SVG (needs matplotlib).")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of rounds.")
+    parser.add_argument("--threads", type=int, default=2, help="Number of threads.")
+    parser.add_argument("--runs", nargs="+", choices=names, default=names, metavar="NAME", help="Runs to measure.")
     parser.add_argument(
-        "--build", type=Path, default=ROOT / "build" / "bench" / "latency", help="Where models are kept."
+        "--build", type=Path, default=ROOT / "build" / "bench" / "latency", help="Directory of the models."
     )
     parser.add_argument("--rebuild", action="store_true", help="Export again.")
     arguments = parser.parse_args()

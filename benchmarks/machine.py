@@ -1,4 +1,4 @@
-"""The limits of this machine that a language model runs into: reading memory, and multiplying int8."""
+"""The limits of this machine for language models: memory bandwidth and int8 arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our engine beside those that one can pip-install: speed, memory and load time of the same model on the same machine.
+"""Speed, memory and load time of our engine, compared with other engines on PyPI.
 
     python benchmarks/peers.py [--shape qwen2.5-0.5b] [--json FILE] [--plot FILE.png] [--rounds 5] [--repeats 3]
                                [--threads 2] [--engines native llama.cpp ...] [--python ENGINE=PATH] [--rebuild]
@@ -8,7 +8,8 @@ run in turn, round after round, each in a process of its own and on prompts that
 beforehand, so that loading is not a measurement of the disk. Reported are medians over the rounds. Speeds follow from
 the times at which tokens come: prefill from the prompt to the first, decode from the first to the last. Load time is
 from opening the model, the engine's library being imported, to the first token of a prompt of one. `EDGEREASON_ISA`
-passes through to our engine. An engine that is not installed is named and left out.
+passes through to our engine. An engine that is not installed is named and left out. `--python native@old=PATH` measures
+a second build of an engine, which lives in another environment, on the same files: `native@old` is one more row.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Settings:
     prompt_tokens: int
     new_tokens: int
     pythons: dict[str, Path]
-    """Interpreters for engines that live in another environment."""
+    """Interpreters for engines, or second builds of them (`native@old`), that live in another environment."""
     repeats: int = 0
     """How often a run is repeated while other programs disturb it."""
 
@@ -76,7 +77,7 @@ def compare(settings: Settings, engines: list[str], rounds: int, rebuild: bool =
     conversions: dict[str, dict[str, Any]] = {}
     for engine in engines:
         try:
-            conversions[engine] = convert(settings, engine)
+            conversions[engine] = convert(settings, _kind(engine))
         except ChildError as failure:
             skipped[engine] = str(failure)
     measured: list[dict[str, dict[str, Any]]] = []
@@ -130,7 +131,7 @@ def measure(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
 
 
 def _measure_once(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
-    directory = settings.build / engine
+    directory = settings.build / _kind(engine)
     children.read(directory)
     options = {
         "--threads": settings.threads,
@@ -144,11 +145,11 @@ def _measure_once(settings: Settings, engine: str, seed: int) -> dict[str, Any]:
 
 def _run_child(settings: Settings, engine: str, action: str, *arguments: object) -> dict[str, Any]:
     python = settings.pythons.get(engine, Path(sys.executable))
-    command = [str(python), str(_CHILD), action, MODULES[engine], *map(str, arguments)]
+    command = [str(python), str(_CHILD), action, MODULES[_kind(engine)], *map(str, arguments)]
     try:
         return children.run(command, settings.threads)
     except NotInstalledError as error:
-        raise ChildError(f"not installed: {error}; {_INSTALL[engine]}") from error
+        raise ChildError(f"not installed: {error}; {_INSTALL[_kind(engine)]}") from error
     except ChildError as error:
         raise ChildError(f"{action} {error}") from error
 
@@ -160,25 +161,34 @@ def _pythons(choices: list[str]) -> dict[str, Path]:
     pythons = {"openvino-genai": found[0]} if found else {}
     for choice in choices:
         engine, _, path = choice.partition("=")
-        if engine not in MODULES or not Path(path).is_file():
+        if _kind(engine) not in MODULES or not Path(path).is_file():
             raise UsageError(f"--python {choice} names no engine or no interpreter.", "Write --python ENGINE=PATH.")
         pythons[engine] = Path(path)
     return pythons
 
 
+def _kind(engine: str) -> str:
+    """The engine that a second build is of: `native@old` is `native`."""
+    return engine.partition("@")[0]
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="The sizes of the model.")
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b", help="Shape of the model.")
     parser.add_argument("--json", type=Path, help="Write the results here.")
-    parser.add_argument("--plot", type=Path, help="Draw them here, as PNG or SVG (needs matplotlib).")
-    parser.add_argument("--rounds", type=int, default=5, help="How often each engine is measured.")
-    parser.add_argument("--repeats", type=int, default=3, help="Times a run is repeated while others disturb it.")
-    parser.add_argument("--threads", type=int, default=2, help="Threads of each engine.")
-    parser.add_argument("--prompt-tokens", type=int, default=256, help="Length of the prompt.")
-    parser.add_argument("--new-tokens", type=int, default=64, help="Tokens decoded after it.")
-    parser.add_argument("--engines", nargs="+", choices=MODULES, default=list(MODULES), help="Which to measure.")
-    parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PATH", help="Run one elsewhere.")
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Where models are kept.")
+    parser.add_argument("--plot", type=Path, help="Plot them, as PNG or SVG (needs matplotlib).")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of rounds.")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="Maximum repetitions of a run that other programs disturb."
+    )
+    parser.add_argument("--threads", type=int, default=2, help="Number of threads.")
+    parser.add_argument("--prompt-tokens", type=int, default=256, help="Prompt tokens.")
+    parser.add_argument("--new-tokens", type=int, default=64, help="New tokens.")
+    parser.add_argument("--engines", nargs="+", choices=MODULES, default=list(MODULES), help="Engines to measure.")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="ENGINE[@LABEL]=PATH", help="Python interpreter of an engine."
+    )
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "bench", help="Directory of the models.")
     parser.add_argument("--rebuild", action="store_true", help="Convert again.")
     arguments = parser.parse_args()
     for name in ("rounds", "threads", "prompt_tokens", "new_tokens"):
@@ -199,7 +209,8 @@ def main() -> int:
             _pythons(arguments.python),
             arguments.repeats,
         )
-        results = compare(settings, arguments.engines, arguments.rounds, arguments.rebuild)
+        builds = [engine for engine in settings.pythons if "@" in engine]
+        results = compare(settings, arguments.engines + builds, arguments.rounds, arguments.rebuild)
         described = {name: getattr(arguments, name) for name in ("shape", "threads", "prompt_tokens", "new_tokens")}
         results = {**described, **results}
         report.show(results)

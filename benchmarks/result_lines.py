@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgereason.bundle import MANIFEST
-from edgereason.evaluation import Problem, Report, Row, Way, evaluate
+from edgereason.evaluation import EvaluationReport, EvaluationSettings, Problem, Row, evaluate
 from edgereason.evaluation.comparison import Comparison, compare
-from edgereason.evaluation.measuring import TWO_STAGE
+from edgereason.evaluation.measurement import TWO_STAGE
 from edgereason.export import export
 from edgereason.pipeline.reasoner import Reasoner, load
 
@@ -35,7 +35,7 @@ class Line:
 
     name: str
     make: Make
-    way: Way = TWO_STAGE
+    way: EvaluationSettings = TWO_STAGE
     against: str = ""
 
 
@@ -61,7 +61,7 @@ class Found:
     """What a line has come to on one data set."""
 
     line: Line
-    report: Report
+    report: EvaluationReport
     against: Comparison | None
 
 
@@ -89,7 +89,7 @@ def measure_table(table: Table, work: Path, progress: Progress, threads: int | N
 
 def _measure(
     line: Line, reasoner: Reasoner, data: str, problems: list[Problem], work: Path, progress: Progress
-) -> Report:
+) -> EvaluationReport:
     # A file belongs to this bundle, these problems and this way: what is there and fits can be gone on with.
     manifest = reasoner.bundle.path / MANIFEST
     path = work / "reports" / f"{digest(manifest.read_bytes(), repr((line.way, problems)).encode())}.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 import result_methods as methods
 from result_lines import Line, Table, exported
 
-from edgereason.evaluation import Problem, Way, read_problems
-from edgereason.evaluation.measuring import Mode
+from edgereason.evaluation import EvaluationSettings, Problem, read_problems
+from edgereason.evaluation.measurement import Mode
 from edgereason.files import read_json
 from edgereason.text.prompts import Prompt
 
@@ -41,21 +41,22 @@ def one_stage_against_two(model: Path, limit: int | None) -> Table:
     make = exported(model / "base", model / "guidance", model / "answer")
     lines = [
         Line(_TWO, make),
-        Line("the answer model alone", make, Way("answer-only"), _TWO),
-        Line("the guidance model alone", make, Way("guidance-only"), _TWO),
-        Line("two stages, the majority of 5", make, Way(samples=5), _TWO),
+        Line("the answer model alone", make, EvaluationSettings("answer-only"), _TWO),
+        Line("the guidance model alone", make, EvaluationSettings("guidance-only"), _TWO),
+        Line("two stages, the majority of 5", make, EvaluationSettings(samples=5), _TWO),
     ]
     if calculates(model):
+        plain_answer = EvaluationSettings("answer-only", calculator=False)
         lines += [
-            Line("two stages, no calculator", make, Way(calculator=False), _TWO),
-            Line("the answer model alone, no calculator", make, Way("answer-only", calculator=False), _TWO),
+            Line("two stages, no calculator", make, EvaluationSettings(calculator=False), _TWO),
+            Line("the answer model alone, no calculator", make, plain_answer, _TWO),
         ]
     if (model / SINGLE).is_dir():
         alone = exported(model / "base", model / "guidance", model / SINGLE)
-        lines.append(Line("a single model, trained without guidance", alone, Way("answer-only"), _TWO))
+        lines.append(Line("a single model, trained without guidance", alone, EvaluationSettings("answer-only"), _TWO))
     text = f"""\
 The model in `examples/{model.name}`, native int4. The answer model alone sees the question only, as some of its
-training texts did. The guidance model alone writes no answer: what counts as right is a guidance whose last number is
+training texts did. The guidance model alone writes no answer: what counts as right is guidance whose last number is
 the result."""
     return Table(f"One stage against two: {model.name}", text, problems_of(model, limit), lines)
 
@@ -91,15 +92,15 @@ def methods_against_supervised(model: Path, limit: int | None) -> Table:
     }
     lines = [
         # One adapter alone stands in both places of its bundle, and is asked in its own.
-        Line(name, methods.trained_pair(base, each[0], each[-1], shown), Way(_MODES[len(each)]), _PLAIN)
+        Line(name, methods.trained_pair(base, each[0], each[-1], shown), EvaluationSettings(_MODES[len(each)]), _PLAIN)
         for name, each in trained.items()
     ]
     commands = [f"- {name}: {', '.join(f'`{one.command()}`' for one in each)}" for name, each in trained.items()]
     text = f"""\
 Adapters of rank 16 on the base in `examples/{model.name}`, each from the same {len(shown)} worked problems of two
-steps ([the recipes](recipes.md)), in 16 bits on the native engine. The base has read such problems in plain text
-before. Few examples and one small model: this shows that the recipes work and what they do here, not which method is
-best. The data are the questions, with what the method learns from: worked answers, guidances, or an answer's
+steps ([the recipes](recipes.md)), in 16 bits on the native engine. The base has read such problems as a textbook
+prints them. Few examples and one small model: this shows that the recipes work and what they do here, not which method
+is best. The data are the questions, with what the method learns from: worked answers, guidance, or an answer's
 computations and its last line. Sci-CoT's rationales are trained for six epochs: after three they seldom end, since the
 base has read a last line behind all computations. Self-refinement and process feedback begin with the supervised
 adapter, and see its questions and results again.

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _models(table: str, models: list[Path]) -> list[Path]:
-    """The methods are trained on one base, the first model's: that of examples/tiny, by its name."""
+    """The methods are trained on one base, the first model's."""
     return models[:1] if table == "methods" else models
 
 

@@ -48,7 +48,7 @@ class FidelityError(ExportError):
     """A bundle that is further from its base and adapters than allowed.
 
     Attributes:
-        report: What was measured, as `edgereason.export.fidelity.Report.to_json` gives it.
+        report: What was measured, as `edgereason.export.fidelity.FidelityReport.to_json` gives it.
     """
 
     def __init__(self, what: str, cure: str, report: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from places import TINY
+from places import WORD_PROBLEMS
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -46,7 +46,7 @@ def save_drawn(directory: Path, layers: int = 24, seed: int = 0) -> None:
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     model.save_pretrained(directory)
-    for file in (TINY / "base").glob("tokenizer*"):
+    for file in (WORD_PROBLEMS / "base").glob("tokenizer*"):
         shutil.copy(file, directory)
     # For a Qwen2 model transformers cuts text into words as Qwen2 does, whatever the file says: now the file says so.
     AutoTokenizer.from_pretrained(directory).save_pretrained(directory)

@@ -5,6 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TINY = ROOT / "examples" / "tiny"
 WORD_PROBLEMS = ROOT / "examples" / "word_problems"
-"""The default model."""
+"""The default model: base, adapters, and problems that it was not trained on."""
+HELD_OUT = WORD_PROBLEMS / "held_out.jsonl"

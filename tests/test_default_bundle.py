@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from places import WORD_PROBLEMS
+from places import HELD_OUT, WORD_PROBLEMS
 
 from edgereason import load
 from edgereason.bundle import DEFAULT_BUNDLE, Bundle
@@ -22,7 +22,7 @@ def test_it_is_what_export_makes_of_the_example(tmp_path: Path) -> None:
 
 
 def test_it_answers_held_out_problems() -> None:
-    lines = (WORD_PROBLEMS / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    lines = HELD_OUT.read_text(encoding="utf-8").splitlines()[:40]
     with load() as reasoner:
         problems = [json.loads(line) for line in lines]
         finals = [reasoner.ask(problem["question"]).final or "" for problem in problems]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from places import TINY
+from places import HELD_OUT, WORD_PROBLEMS
 from transformers import AutoModelForCausalLM
 
 from edgereason import Reasoner, load
 from edgereason.export import export
 
-QUESTIONS = 50
+QUESTIONS = 25
 BUNDLES = (("native", "merged"), ("native", "shared"), ("gguf", "merged"), ("gguf", "shared"), ("onnx", "merged"))
 
 
@@ -23,8 +23,8 @@ def oracles() -> dict[str, torch.nn.Module]:
     """Each stage's base and unmerged adapter in fp32."""
     models = {}
     for stage in ("guidance", "answer"):
-        base = AutoModelForCausalLM.from_pretrained(TINY / "base", dtype=torch.float32)
-        models[stage] = PeftModel.from_pretrained(base, TINY / stage).eval()
+        base = AutoModelForCausalLM.from_pretrained(WORD_PROBLEMS / "base", dtype=torch.float32)
+        models[stage] = PeftModel.from_pretrained(base, WORD_PROBLEMS / stage).eval()
     return models
 
 
@@ -32,14 +32,23 @@ def oracles() -> dict[str, torch.nn.Module]:
 def reasoner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reasoner:
     out = tmp_path_factory.mktemp("full") / "bundle"
     format, layout = request.param
-    export(TINY / "base", TINY / "guidance", TINY / "answer", out, format=format, layout=layout, bits=16, verify=False)
+    export(
+        WORD_PROBLEMS / "base",
+        WORD_PROBLEMS / "guidance",
+        WORD_PROBLEMS / "answer",
+        out,
+        format=format,
+        layout=layout,
+        bits=16,
+        verify=False,
+    )
     return load(out)
 
 
 def test_greedy_text_equals_that_of_the_unmerged_adapters(
     reasoner: Reasoner, oracles: dict[str, torch.nn.Module]
 ) -> None:
-    lines = (TINY / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[:QUESTIONS]
+    lines = HELD_OUT.read_text(encoding="utf-8").splitlines()[:QUESTIONS]
     assert len(lines) == QUESTIONS
     for line in lines:
         question, guidance = json.loads(line)["question"], None
@@ -66,4 +75,4 @@ def greedy_text(reasoner: Reasoner, oracle: torch.nn.Module, stage: str, questio
 
 def test_the_example_directory_is_complete() -> None:
     for path in ("base/model.safetensors", "guidance/prompt.json", "answer/adapter_model.safetensors"):
-        assert (Path(TINY) / path).is_file()
+        assert (Path(WORD_PROBLEMS) / path).is_file()

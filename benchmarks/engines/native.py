@@ -14,9 +14,10 @@ def convert(checkpoint: Path, out: Path) -> int:
     """Write the engine's files into `out`; returns the bytes that one decoded token reads."""
     from safetensors import safe_open
 
-    from edgereason.export.formats.native_writer import Rounding, write_native
+    from edgereason.export.formats.native_writer import write_native
     from edgereason.export.inputs.base_model import open_base
     from edgereason.export.inputs.merge import merge
+    from edgereason.export.quantization.round_to_nearest import Rounding
 
     config = json.loads((checkpoint / "config.json").read_text())
     write_native(out, config, merge(open_base(checkpoint)), Rounding(4))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgereason.export.formats.native_writer import Rounding, write_native
+from edgereason.export.formats.native_writer import write_native
 from edgereason.export.formats.onnx_writer import write_onnx
 from edgereason.export.gguf import write_gguf
 from edgereason.export.inputs.base_model import open_base
-from edgereason.export.inputs.merge import materialize, merge
+from edgereason.export.inputs.materialize import materialize
+from edgereason.export.inputs.merge import merge
+from edgereason.export.quantization.round_to_nearest import Rounding
 
 
 def native(checkpoint: Path, out: Path) -> None:

@@ -16,13 +16,13 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "latency.py"
 def test_runs_are_measured_on_the_given_number_of_tokens(tmp_path: Path) -> None:
     out, picture = tmp_path / "latency.json", tmp_path / "latency.png"
     command = [sys.executable, str(PROGRAM), "--pair", "tiny", "--rounds", "1", "--threads", "1"]
-    command += ["--runs", BASELINE, "native, merged: nothing on", "native, shared: all"]
+    command += ["--runs", BASELINE, "native, merged: no optimizations", "native, shared: all"]
     command += ["--build", str(tmp_path), "--json", str(out), "--plot", str(picture)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     assert [run["name"] for run in results["runs"]] == [
-        f"tiny: {name}" for name in (BASELINE, "native, merged: nothing on", "native, shared: all")
+        f"tiny: {name}" for name in (BASELINE, "native, merged: no optimizations", "native, shared: all")
     ]
     for run in results["runs"]:
         assert 0 < run["first_guidance_s"] < run["first_answer_s"] <= run["total_s"]

@@ -57,6 +57,18 @@ def test_a_tiny_model_goes_all_the_way_through_two_engines(tmp_path: Path) -> No
         assert each["engine"] in result.stdout
 
 
+def test_a_second_build_of_an_engine_is_measured_on_the_same_files(tmp_path: Path) -> None:
+    out, build = tmp_path / "results.json", tmp_path / "build"
+    command = [sys.executable, PROGRAM, "--shape", "tiny", "--rounds", "1", "--threads", "1", "--prompt-tokens", "16"]
+    command += ["--new-tokens", "4", "--repeats", "0", "--engines", "native", "--json", out, "--build", build]
+    result = subprocess.run([*command, "--python", f"native@other={sys.executable}"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    results = json.loads(out.read_text())
+    assert [each["engine"] for each in results["engines"]] == ["native", "native@other"]
+    assert [each["engine"] for each in results["ratios"]] == ["native@other"]
+    assert not (build / "tiny" / "native@other").exists()
+
+
 def test_conversions_are_kept(settings: peers.Settings) -> None:
     peers.write_checkpoint(settings.shape, settings.build / "checkpoint")
     first = peers.convert(settings, "native")
@@ -124,7 +136,7 @@ def test_an_engine_that_fails_says_why(tmp_path: Path, settings: peers.Settings,
         peers.measure(peers.Settings(**{**vars(settings), "pythons": {"native": broken}}), "native", seed=0)
 
 
-@pytest.mark.parametrize("choice", ["llama.cpp", "llama.cpp=/no/such/python", "other=/bin/sh"])
+@pytest.mark.parametrize("choice", ["llama.cpp", "llama.cpp=/no/such/python", "other=/bin/sh", "other@old=/bin/sh"])
 def test_an_interpreter_that_cannot_be_used_is_named(choice: str) -> None:
     with pytest.raises(UsageError, match="--python"):
         peers._pythons([choice])

@@ -8,18 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from places import TINY
+from places import WORD_PROBLEMS
 from result_lines import Found, Line, Table
 from result_page import page
 
-from edgereason.evaluation import Accuracy, Problem, Report, Row, compare
+from edgereason.evaluation import Accuracy, EvaluationReport, Problem, Row, compare
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "results.py"
 
 
-def report(pattern: str) -> Report:
+def report(pattern: str) -> EvaluationReport:
     rows = (Row(f"q{number}", "", "", None, "1", mark == "+") for number, mark in enumerate(pattern))
-    return Report({}, Accuracy(tuple(rows)), complete=True)
+    return EvaluationReport({}, Accuracy(tuple(rows)), complete=True)
 
 
 def test_the_page_has_every_line_with_its_interval_and_its_difference() -> None:
@@ -39,7 +39,7 @@ def test_the_page_has_every_line_with_its_interval_and_its_difference() -> None:
 
 def test_the_program_measures_writes_and_remembers(tmp_path: Path) -> None:
     out, work = tmp_path / "results.md", tmp_path / "work"
-    command = [sys.executable, str(PROGRAM), "--models", str(TINY), "--tables", "stages", "--limit", "4"]
+    command = [sys.executable, str(PROGRAM), "--models", str(WORD_PROBLEMS), "--tables", "stages", "--limit", "4"]
     command += ["--threads", "1", "--work", str(work), "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     text = out.read_text()
