@@ -8,7 +8,8 @@ from pathlib import Path
 import result_methods as methods
 from result_lines import Line, Table, exported
 
-from edgereason.evaluation import EvaluationSettings, Problem, read_problems
+from edgereason.evaluation import EvaluationSettings, Problem
+from edgereason.evaluation.data_sets import problems_of
 from edgereason.evaluation.measurement import Mode
 from edgereason.files import read_json
 from edgereason.text.prompts import Prompt
@@ -26,9 +27,9 @@ SINGLE = "single"
 """An adapter beside the other two that was trained on questions and answers without guidance, if a model has one."""
 
 
-def problems_of(model: Path, limit: int | None) -> dict[str, list[Problem]]:
-    """A model's held-out problems, by their files' names."""
-    return {path.stem.replace("_", "-"): read_problems(path, limit) for path in sorted(model.glob("held_out*.jsonl"))}
+def held_out_problems(limit: int | None) -> dict[str, list[Problem]]:
+    """The problems that the example model's training leaves out, by their data set's name."""
+    return {name: problems_of(name, limit=limit) for name in ("held-out", "held-out-structures")}
 
 
 def calculates(model: Path) -> bool:
@@ -58,7 +59,7 @@ def one_stage_against_two(model: Path, limit: int | None) -> Table:
 The model in `examples/{model.name}`, native int4. The answer model alone sees the question only, as some of its
 training texts did. The guidance model alone writes no answer: what counts as right is guidance whose last number is
 the result."""
-    return Table(f"One stage against two: {model.name}", text, problems_of(model, limit), lines)
+    return Table(f"One stage against two: {model.name}", text, held_out_problems(limit), lines)
 
 
 def full_precision_against_int4(model: Path, limit: int | None) -> Table:
@@ -66,7 +67,7 @@ def full_precision_against_int4(model: Path, limit: int | None) -> Table:
     text = f"""\
 The model in `examples/{model.name}` through both stages, on every engine: in 16 bits,
 and in 4 bits, rounded to nearest in groups of 32."""
-    return Table(f"Full precision against int4: {model.name}", text, problems_of(model, limit), [*_engine_lines(model)])
+    return Table(f"Full precision against int4: {model.name}", text, held_out_problems(limit), [*_engine_lines(model)])
 
 
 def _engine_lines(model: Path) -> Iterator[Line]:

@@ -16,11 +16,10 @@ from pathlib import Path
 from result_lines import measure_table
 from result_page import page
 from result_tables import TABLES
-from rich.console import Console
 
-from edgereason.cli.display.progress import export_progress
 from edgereason.errors import EdgeReasonError
 from edgereason.files import new_file
+from edgereason.progress.display import shown_progress
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,7 +39,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     chosen = arguments()
     tables = [TABLES[name](model, chosen.limit) for name in chosen.tables for model in _models(name, chosen.models)]
-    with export_progress(Console(stderr=True)) as progress:
+    with shown_progress("results") as progress:
         found = [(table, measure_table(table, chosen.work, progress, chosen.threads)) for table in tables]
     with new_file(chosen.out) as file:
         file.write_text(page(found), encoding="utf-8")

@@ -15,7 +15,7 @@ from edgereason.export import export
 
 def test_it_is_what_export_makes_of_the_example(tmp_path: Path) -> None:
     base, *adapters = (WORD_PROBLEMS / name for name in ("base", "guidance", "answer"))
-    export(base, *adapters, tmp_path / "out", format="native", bits=4, verify=False)
+    export(base, *adapters, tmp_path / "out", format="native", layout="shared", bits=4, verify=False)
     shipped = Bundle.open(DEFAULT_BUNDLE).to_json()
     shipped.pop("fidelity", None)  # whose last digits depend on the machine
     assert Bundle.open(tmp_path / "out").to_json() == shipped, "make default-bundle"

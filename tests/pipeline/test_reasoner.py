@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from edgereason import ContextError, Reasoner, UsageError, load, load_model
+from edgereason.kernels import cpu
 from edgereason.problems.final_result import final_result
 
 
 @pytest.fixture(scope="module")
-def reasoner(native_bundle: Path) -> Reasoner:
-    return load(native_bundle)
+def reasoner(native_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reasoner]:
+    """Without a prefix cache from before and with rows computed as if alone: how a prompt is cut changes no logits."""
+    bundle = tmp_path_factory.mktemp("reasoner") / "bundle"
+    shutil.copytree(native_bundle, bundle, ignore=shutil.ignore_patterns("cache"))
+    cpu.use_spans(False)
+    with load(bundle) as reasoner:
+        yield reasoner
+    cpu.use_spans(True)
 
 
 def text_of(reasoner: Reasoner, question: str) -> tuple[str, str]:

@@ -82,7 +82,6 @@ def train_from_scratch(
     exclude = {question_key(problem.question) for problem in (*known, *unknown)}
     out.mkdir(parents=True, exist_ok=True)
     write_problems(known, out / "held_out.jsonl")
-    write_problems(unknown, out / "held_out_structures.jsonl")
 
     tokenizer = make_tokenizer(seed, exclude, plan.texts)
     model, _ = pretrain(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
 import torch
 from peft import PeftModel
 from places import HELD_OUT, WORD_PROBLEMS
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from edgereason.files import read_json_lines
 from edgereason.problems.final_result import final_result
-from edgereason.problems.word_problems import UNKNOWN, held_out
+from edgereason.problems.word_problems import held_out
 from edgereason.problems.worked_problem import WorkedProblem
 from edgereason.text.prompts import ANSWER, GUIDANCE, Prompt
 from edgereason.training.default_model.adapter_training import render_chat
@@ -47,9 +46,8 @@ def test_prompts_are_the_packages_own_for_single_questions() -> None:
         assert (found.min_confidence is not None) == (name == "guidance")
 
 
-@pytest.mark.parametrize(("name", "options"), [("held_out", {}), ("held_out_structures", {"structures": UNKNOWN})])
-def test_held_out_problems_are_those_of_the_seed(name: str, options: dict) -> None:
-    assert read_worked(f"{name}.jsonl") == held_out(0, 500, **options)
+def test_held_out_problems_are_those_of_the_seed() -> None:
+    assert read_worked(HELD_OUT.name) == held_out(0, 500)
 
 
 def test_both_stages_answer_held_out_problems() -> None:

@@ -250,7 +250,7 @@ def test_answers_that_are_all_right_give_nothing_to_prefer(
     base: TrainingBase, data: Path, tmp_path: Path, name: str
 ) -> None:
     cold, out, short = (
-        SamplingSettings(count=2, temperature=0.01, max_new_tokens=40),
+        SamplingSettings(count=2, temperature=0.01, max_new_tokens=96),
         tmp_path / "out",
         tmp_path / "short.jsonl",
     )

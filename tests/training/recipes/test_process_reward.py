@@ -38,7 +38,7 @@ def problems(chat: Chat) -> list[tuple[TrainingQuestion, str]]:
     """Questions and right answers."""
     prompt = prompt_of(ANSWER)
     lines = HELD_OUT.read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(line) for line in lines[:110]]
+    entries = [json.loads(line) for line in lines if line.count("<<") <= 2][:110]  # one or two computations
     return [
         (
             TrainingQuestion(chat.prompt(prompt, each["question"], each["guidance"]), Problem("", each["result"])),
@@ -65,10 +65,8 @@ def reward(
         count = len(steps(answer))
         labelled.append(LabelledAnswer(question.prompt, answer, (1.0,) * count))
         labelled.append(LabelledAnswer(question.prompt, spoiled(answer), (1.0,) * (count - 2) + (0.0, 0.0)))
-    work, schedule = (
-        tmp_path_factory.mktemp("reward"),
-        Schedule(steps=12, batch_size=8, learning_rate=5e-3, save_every=99),
-    )
+    work = tmp_path_factory.mktemp("reward")
+    schedule = Schedule(steps=12, batch_size=8, learning_rate=5e-3, save_every=99)
     with quiet_libraries():
         trained = train_process_reward(labelled, chat, base, ANSWER, schedule, LoraSettings(rank=8), work)
     assert (work / "loss.png").is_file()
@@ -114,7 +112,8 @@ def test_the_losses_are_those_of_the_labels_at_the_steps_ends(
     base: TrainingBase, chat: Chat, problems: list[tuple[TrainingQuestion, str]], tmp_path: Path
 ) -> None:
     """The witness: chances computed by hand from the decoder's hidden states, before the first update."""
-    (question, answer), labels = problems[0], (0.25, 1.0)
+    question, answer = next(each for each in problems if len(steps(each[1])) == 2)
+    labels = (0.25, 1.0)
     labelled = [LabelledAnswer(question.prompt, answer, labels)]
     torch.manual_seed(0)
     with quiet_libraries():
