@@ -95,21 +95,33 @@ def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
     Raises:
         ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
     """
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    with told_write_errors(out, replace):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            publish(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def told_write_errors(out: Path, replace: bool) -> Iterator[None]:
+    """Say what keeps the block from writing the directory `out`.
+
+    Raises:
+        ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
+    """
     if out.exists() and not replace:
         raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        publish(partial, out)
+        yield
     except OSError as error:
         raise ExportError(
             f"{out} could not be written: {error.strerror or error}.",
             "Free some space, or give an --out on another disk.",
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def publish(complete: Path, out: Path) -> None:

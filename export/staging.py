@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from edgereason.errors import ExportError
-from edgereason.files import new_file, publish, read_json, write_json
+from edgereason.files import new_file, publish, read_json, told_write_errors, write_json
 
 
 @dataclass(frozen=True)
@@ -86,26 +86,20 @@ def staged(out: Path, key: object, resume: bool = False, replace: bool = False) 
     Raises:
         ExportError: `out` exists and is not to be replaced, another export is writing there, or the disk is full.
     """
-    if out.exists() and not replace:
-        raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
     mine = False
     place = out.absolute().with_name(f".{out.name}.{_digest(key)}.partial")
     try:
-        for other in sorted(place.parent.glob(f".{out.name}.*.partial")):
-            if other != place or not resume:
-                _remove(other, out)
-        place.mkdir(parents=True, exist_ok=True)
-        with _locked(place, out):
-            mine = True
-            (place / "bundle").mkdir(exist_ok=True)
-            yield Staging(place / "bundle")
-            publish(place / "bundle", out)
-        shutil.rmtree(place, ignore_errors=True)  # the lock is in it, so after it was given back
-    except OSError as error:
-        raise ExportError(
-            f"{out} could not be written: {error.strerror or error}.",
-            "Free some space, or give an --out on another disk.",
-        ) from error
+        with told_write_errors(out, replace):
+            for other in sorted(place.parent.glob(f".{out.name}.*.partial")):
+                if other != place or not resume:
+                    _remove(other, out)
+            place.mkdir(parents=True, exist_ok=True)
+            with _locked(place, out):
+                mine = True
+                (place / "bundle").mkdir(exist_ok=True)
+                yield Staging(place / "bundle")
+                publish(place / "bundle", out)
+            shutil.rmtree(place, ignore_errors=True)  # the lock is in it, so after it was given back
     finally:
         if mine and not resume:
             shutil.rmtree(place, ignore_errors=True)
