@@ -3,8 +3,9 @@
 from edgereason.evaluation.accuracy import Accuracy, Row
 from edgereason.evaluation.comparison import Comparison, compare
 from edgereason.evaluation.data_sets import NAMES, problems_of
-from edgereason.evaluation.measurement import MODES, EvaluationSettings, measure_accuracy, same_result
+from edgereason.evaluation.measurement import MODES, EvaluationSettings, measure_accuracy
 from edgereason.evaluation.reports import EvaluationReport, evaluate, read_report
+from edgereason.problems.equivalence import same_result
 from edgereason.problems.records import Problem, read_problems
 
 __all__ = [

@@ -10,15 +10,15 @@ from typing import Any, Literal, get_args
 
 from edgereason.decoding.continuous_batching import DEFAULT_BATCH_SIZE
 from edgereason.errors import ContextError, UsageError
-from edgereason.evaluation import code_execution
+from edgereason.evaluation import code_execution, formulas
 from edgereason.evaluation.accuracy import Accuracy, Row
 from edgereason.pipeline.batch import Outcome
 from edgereason.pipeline.options import AskKeywords
 from edgereason.pipeline.reasoner import Reasoner
 from edgereason.pipeline.results import Result
 from edgereason.pipeline.voting import majority
+from edgereason.problems.equivalence import is_formula, same_result
 from edgereason.problems.extraction import extract
-from edgereason.problems.final_result import comparable
 from edgereason.problems.records import Problem
 
 Mode = Literal["two-stage", "answer-only", "guidance-only"]
@@ -99,9 +99,11 @@ def measure_accuracy(
         batch_size: Maximum sequences per forward pass.
 
     Raises:
-        UsageError: an option is out of its range, or there is code and it is not allowed.
+        UsageError: an option is out of its range, there is code and it is not allowed, or there are formulas and
+            Math-Verify, which compares them, is not installed.
     """
     _check_code(problems, way, allow_code)
+    _check_formulas(problems)
     rows = list(before)
     asked: deque[Problem] = deque()
 
@@ -118,11 +120,6 @@ def measure_accuracy(
     return Accuracy(tuple(rows))
 
 
-def same_result(found: str, expected: str) -> bool:
-    """Whether two results are the same number, whatever their currency sign, commas and zeros; or the same text."""
-    return comparable(found) == comparable(expected)
-
-
 def _check_code(problems: Sequence[Problem], way: EvaluationSettings, allowed: bool) -> None:
     if not any(problem.kind == "code" for problem in problems):
         return
@@ -133,6 +130,15 @@ def _check_code(problems: Sequence[Problem], way: EvaluationSettings, allowed: b
         )
     if way.samples != 1:
         raise UsageError("Programs cannot be voted on.", "Leave --samples out.")
+
+
+def _check_formulas(problems: Sequence[Problem]) -> None:
+    first = next((each.expected for each in problems if each.kind == "result" and is_formula(each.expected)), None)
+    if first is not None and not formulas.available():
+        raise UsageError(
+            f"The result {first!r} is a formula, and Math-Verify, which compares formulas, is not installed.",
+            'Install it with `pip install "edgereason[eval]"`.',
+        )
 
 
 def _row(problem: Problem, outcome: Outcome, way: EvaluationSettings) -> Row:
@@ -153,4 +159,6 @@ def _text(result: Result, way: EvaluationSettings) -> str:
 
 
 def _is_right(problem: Problem, final: str) -> bool:
-    return code_execution.passes(problem, final) if problem.kind == "code" else same_result(final, problem.expected)
+    if problem.kind == "code":
+        return code_execution.passes(problem, final)
+    return same_result(final, problem.expected, formulas.same_formula)

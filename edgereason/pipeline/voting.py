@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from decimal import Decimal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from edgereason.bundle import Stage
 from edgereason.engines.base import Forking, Session
 from edgereason.errors import BundleError, UsageError
 from edgereason.pipeline.results import Result
-from edgereason.problems.final_result import comparable
+from edgereason.problems.equivalence import same_result
 
 TEMPERATURE = 0.7
 """Of a vote, where neither caller nor bundle ask for sampling: greedy answers would all be the same."""
@@ -46,16 +45,24 @@ def _sample(stage: Stage, number: int) -> Stage:
 def majority(results: Sequence[Result], samples: int) -> Result:
     """The first of the results that has the final result of most, with the share of `samples` that agree.
 
-    Results are compared as numbers where they are numbers. Answers without a result have no vote, unless none has one;
-    of several results with equal votes the one that came first is taken.
+    Results that are all the same as each other (`problems.equivalence`) are votes for one result. Answers without a
+    result have no vote, unless none has one; of several results with equal votes the one that came first is taken.
     """
-    ballots: dict[Decimal | str | None, list[Result]] = {}
+    ballots: list[list[Result]] = []
     for result in results:
-        ballots.setdefault(None if result.final is None else comparable(result.final), []).append(result)
-    candidates = [ballot for final, ballot in ballots.items() if final is not None] or list(ballots.values())
-    winners = max(candidates, key=len)
+        for ballot in ballots:
+            if all(_agree(result.final, each.final) for each in ballot):
+                ballot.append(result)
+                break
+        else:
+            ballots.append([result])
+    winners = max([ballot for ballot in ballots if ballot[0].final is not None] or ballots, key=len)
     timings = replace(winners[0].timings, total_s=max(result.timings.total_s for result in results))
     return replace(winners[0], timings=timings, samples=samples, agreement=len(winners) / samples)
+
+
+def _agree(final: str | None, other: str | None) -> bool:
+    return final is other if final is None or other is None else same_result(final, other)
 
 
 class Stem:

@@ -2,7 +2,8 @@
 
 The rules are those of lm-evaluation-harness's tasks (lm_eval/tasks/gsm8k, bbh and mmlu's `flan_cot` variants), so that
 figures can be compared: a number after `####`, or else the last number; a choice's letter after "answer is", or else
-the last letter in parentheses.
+the last letter in parentheses. They would find 1 in `#### 1/2`, and 10 in `#### 10:30`: where what follows `####` is
+more than a plain number, or where something else is expected, it is taken whole.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import re
 import string
 
-from edgereason.problems.final_result import FINAL_MARKER
+from edgereason.problems.final_result import FINAL_MARKER, final_result, stated_result
 from edgereason.problems.records import Problem
+from edgereason.problems.result_values import Clock, Equation, Quantity, Text, plain_signs, read_value
 
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+_PLAIN = re.compile(r"[-+]?[$€£¥₹]?[-+]?[\d,]*\.?\d*\.?")
+_STATED = re.compile(r"\b(?:answer|result) is:?\s*(\S.*)", re.IGNORECASE)
 _ANSWER_IS = re.compile(r"answer is:?\s*\(?([A-Za-z]+)\b", re.IGNORECASE)
 _LEADING = re.compile(r"\s*\(?([A-Za-z])\s*(?:[).:,\n]|\Z)")  # "B", "B) a mall", "(B)", but not "A mall"
 _IN_PARENTHESES = re.compile(r"\(([A-Z])\)")
@@ -35,7 +39,7 @@ def extract(problem: Problem, answer: str) -> str | None:
         return _choice(problem, answer)
     if problem.kind == "yes-no":
         return _yes_or_no(answer)
-    return last_number(answer) if _is_number(problem.expected) else _marked(answer)
+    return _number(answer) if _is_plain(problem.expected) else _whole(problem.expected, answer)
 
 
 def last_number(answer: str) -> str | None:
@@ -51,15 +55,29 @@ def last_number(answer: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
-def _is_number(text: str) -> bool:
-    return last_number(text) is not None
+def _is_plain(text: str) -> bool:
+    """Whether a result is nothing but digits, for which the harness's rules are made."""
+    return bool(_PLAIN.fullmatch(plain_signs(text).strip())) and isinstance(read_value(text), Quantity)
 
 
-def _marked(answer: str) -> str | None:
-    """What follows the last `####`, or else the last line."""
-    before, marker, after = answer.rpartition(FINAL_MARKER)
-    lines = ((after if marker else before) or after).strip().splitlines()
-    return (lines[0] if marker else lines[-1]).strip() if lines else None
+def _number(answer: str) -> str | None:
+    """The harness's number, unless the answer's result is a value that is more than digits."""
+    found = final_result(answer)
+    if found is None or _is_plain(found) or isinstance(read_value(found), Text):
+        return last_number(answer.replace("\u2212", "-"))
+    return found
+
+
+def _whole(expected: str, answer: str) -> str | None:
+    """What an answer states as its result; without a mark of it a number of it, its "answer is", or its last line."""
+    if (stated := stated_result(answer)) is not None:
+        return stated
+    value = read_value(expected)
+    if isinstance(value.value if isinstance(value, Equation) else value, Quantity | Clock):
+        return final_result(answer)
+    said = _STATED.findall(answer)
+    lines = answer.replace(FINAL_MARKER, "").strip().splitlines()
+    return (said[-1] if said else lines[-1]).strip() if lines else None
 
 
 def _choice(problem: Problem, answer: str) -> str | None:

@@ -21,7 +21,7 @@ from edgereason.export import export
 from edgereason.pipeline.options import AskOptions
 from edgereason.pipeline.prompting import fit_prompt
 from edgereason.pipeline.voting import majority, sample_stages
-from edgereason.problems.final_result import comparable
+from edgereason.problems.equivalence import same_result
 
 QUESTIONS = [json.loads(line)["question"] for line in HELD_OUT.read_text().splitlines()[:200]]
 
@@ -194,8 +194,8 @@ def test_each_sample_is_what_its_seed_gives_alone(random_pair: Reasoner) -> None
     assert len({texts(result) for result in alone}) > 1
     voted = random_pair.ask("How many?", max_new_tokens=8, samples=5, seed=11)
     assert texts(voted) in [texts(result) for result in alone]
-    finals = Counter(comparable(result.final) for result in alone if result.final is not None)
-    most = max(finals.values(), default=5)
+    finals = [result.final for result in alone if result.final is not None]
+    most = max((sum(same_result(final, each) for each in finals) for final in finals), default=5)
     assert voted.agreement == most / 5
 
 
@@ -233,6 +233,22 @@ def test_the_majority_has_the_most_votes(finals: list[str | None]) -> None:
     assert found.final is not None
     assert votes[values[found.final]] == max(votes.values())
     assert found.agreement == max(votes.values()) / len(finals)
+
+
+@pytest.mark.parametrize(
+    ("finals", "won", "votes"),
+    [
+        (["7 apples", "8", "7", "$8.00", "7.0 apples"], "7 apples", 3),
+        (["1/2", "2", "0.5", "50%"], "1/2", 3),
+        (["10:30", "10", "10:30 am"], "10:30", 2),
+        (["7 and 8", "7", "8", "7, 8"], "7 and 8", 2),
+        (["7 apples", "7 pears", "7 pears"], "7 pears", 2),  # 7 alone is either
+        (["7 apples", "7 pears", "7 pears", "7", "7"], "7 apples", 3),
+    ],
+)
+def test_votes_are_for_what_a_result_is(finals: list[str], won: str, votes: int) -> None:
+    found = majority([result_of(final) for final in finals], len(finals))
+    assert (found.final, found.agreement) == (won, votes / len(finals))
 
 
 def test_requests_that_are_left_early_leave_nothing_behind(random_pair: Reasoner) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shared_data import shared
 
 from edgereason.evaluation import same_result
@@ -82,6 +84,73 @@ def test_code_comes_from_its_block() -> None:
 def test_text_results_follow_their_marker() -> None:
     assert extract(Problem("Who?", "Ann"), "Bob or Ann.\n#### Ann\n") == "Ann"
     assert extract(Problem("Who?", "Ann"), "Bob left.\nAnn") == "Ann"
+
+
+RESULTS = r"""
+7 apples|1/2|10:30|x = 3|2 1/2|50%|$7.50|-3|1,234|0.5|.5|3 hours|7 and 8|1e3|Paris|(B)|2x + 1|7 or more|3:2|½|€5|7 p.m.
+C++|1/2/2024|\frac{1}{2}|(1, 2)|1,2,3|x = 1, y = 2
+"""
+
+
+@pytest.mark.parametrize("result", ["\u22123", *RESULTS.strip().replace("\n", "|").split("|")])
+def test_whatever_is_expected_is_right_where_it_is_stated(result: str) -> None:
+    found = extract(Problem("?", result), f"3 of 4, so that is what comes out.\n#### {result}\nI think.")
+    assert found is not None
+    assert same_result(found, result)
+
+
+@given(st.text(min_size=1).map(str.strip).filter(lambda text: text and len(text.splitlines()) == 1 and "#" not in text))
+def test_any_expected_line_is_right_where_it_is_stated(result: str) -> None:
+    found = extract(Problem("?", result), f"So it is.\n#### {result}")
+    assert found is not None
+    assert same_result(found, result)
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "right"),
+    [
+        ("7 apples", "She has 7 apples.", True),
+        ("7 apples", "#### 7", True),
+        ("7", "#### 7 apples", True),
+        ("7", "#### 7 and 8", False),
+        ("1", "#### 1/2", False),
+        ("2", "It is 1/2", False),
+        ("0.5", "It is 1/2", True),
+        ("0.5", "#### 50%", True),
+        ("10", "#### 10:30", False),
+        ("1000", "#### 1e3", True),
+        ("1", "#### 1e3", False),
+        ("8", "#### 5 + 3 = 8", True),
+        ("2", "#### 2x + 1", False),
+        ("-5", "#### \u22125", True),
+        ("10:30", "They meet at 10:30.", True),
+        ("x = 3", "So x is 3.", True),
+        ("7 and 8", "7 and 8", True),
+        ("Paris", "The answer is Paris.", True),
+        ("1/2", r"Thus \boxed{\frac{1}{2}}.", True),
+    ],
+)
+def test_a_result_is_right_in_another_form_and_its_first_digits_are_not(
+    expected: str, answer: str, right: bool
+) -> None:
+    found = extract(Problem("?", expected), answer)
+    assert found is not None
+    assert same_result(found, expected) is right
+
+
+@pytest.mark.parametrize("path", ["gsm8k/test.jsonl", "gsm8k/train.jsonl", "svamp/SVAMP.json", "strategyqa/task.json"])
+def test_every_expected_result_of_a_data_set_is_right(path: str) -> None:
+    for problem in read_problems(shared(f"data/{path}")):
+        found = extract(problem, f"#### {problem.expected}")
+        assert found is not None
+        assert same_result(found, problem.expected)
+        assert not same_result(found, f"{problem.expected}1")
+
+
+def test_every_expected_choice_of_commonsenseqa_is_right() -> None:
+    for problem in read_problems(shared("data/commonsenseqa/dev_rand_split.jsonl")):
+        for answer in (f"#### {problem.expected}", f"So the answer is ({problem.expected})."):
+            assert extract(problem, answer) == problem.expected
 
 
 def test_gsm8k_solutions_give_their_results() -> None:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Collection
 from decimal import Decimal
 
-from edgereason.problems.final_result import FINAL_MARKER, comparable
+from edgereason.problems.equivalence import same_result
+from edgereason.problems.final_result import FINAL_MARKER
+from edgereason.problems.result_values import Clock, Quantity, quantities, read_value
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _ORDINAL = re.compile(r"\b\d+(?:st|nd|rd|th)\b", re.IGNORECASE)
@@ -97,10 +99,17 @@ def leak(
 
 def _says(guidance: str, question: str, result: str) -> bool:
     """Whether guidance says a result that the question does not."""
-    value = comparable(result)
-    if isinstance(value, Decimal):
-        return value in _values(_without_marks(guidance)) and value not in _values(question) | _ALWAYS
-    return _has_words(guidance, result) and not _has_words(question, result)
+    value = read_value(result)
+    if isinstance(value, Quantity) and value.value in _ALWAYS:
+        return False
+    return _states(_without_marks(guidance), result) and not _states(question, result)
+
+
+def _states(text: str, result: str) -> bool:
+    """Whether a text has a result: a number in any form, anything else in its own words."""
+    if not isinstance(read_value(result), Quantity | Clock) and _has_words(text, result):
+        return True
+    return any(same_result(said, result) for said in {*quantities(text), *map(str, _values(text))})
 
 
 def _names(guidance: str, letter: str) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgereason.errors import UsageError
+from edgereason.problems.equivalence import same_result
 from edgereason.problems.extraction import extract
-from edgereason.problems.final_result import FINAL_MARKER, comparable, final_result
+from edgereason.problems.final_result import FINAL_MARKER, final_result
 from edgereason.problems.records import Kind, Problem
 from edgereason.text.prompts import Prompt
 from edgereason.training.chat_tokens import Chat
@@ -39,7 +40,7 @@ class TrainingQuestion:
     def solved_by(self, text: SampledText, written: str = "") -> bool:
         """Whether the answer that begins with `written` and goes on with `text` is complete and right."""
         found = extract(self.problem, written + text.text) if text.ended else None
-        return found is not None and comparable(found) == comparable(self.problem.expected)
+        return found is not None and same_result(found, self.problem.expected)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import pytest
 from shared_data import shared
 
 from edgereason.errors import UsageError
+from edgereason.problems.equivalence import same_result
 from edgereason.problems.extraction import extract
-from edgereason.problems.final_result import comparable, final_result
+from edgereason.problems.final_result import final_result
 from edgereason.problems.records import read_problems
 from edgereason.training.data.conversion import convert
 from edgereason.training.examples import read_examples
@@ -74,8 +75,8 @@ def test_evaluation_finds_the_result_in_every_answer(path: str, tmp_path: Path) 
         assert example.answer is not None
         found = extract(problem, example.answer)
         assert found is not None
-        assert comparable(found) == comparable(problem.expected)
-        assert comparable(final_result(example.answer) or "") == comparable(problem.expected)
+        assert same_result(found, problem.expected)
+        assert same_result(final_result(example.answer) or "", problem.expected)
         assert not re.search(r" \*\* ", example.answer)
 
 

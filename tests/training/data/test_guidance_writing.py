@@ -48,6 +48,22 @@ def test_numbers_that_the_question_does_not_have_are_leaks(guidance: str, reason
 
 
 @pytest.mark.parametrize(
+    ("guidance", "result", "reason"),
+    [
+        ("In the end she has 18 of them.", "18 eggs", "answer"),
+        ("In the end she has eighteen.", "$18", "answer"),
+        ("It takes 3/4 of the day.", "0.75", "answer"),
+        ("They meet at 10:30.", "10:30", "answer"),
+        ("She sells 9 and 18.", "9 and 18", "answer"),
+        ("Subtract 3 from 16 eggs.", "16 eggs", None),
+        ("Subtract 3 from 16 eggs.", "3/16", None),
+    ],
+)
+def test_a_result_is_a_leak_in_whatever_form_it_is_told(guidance: str, result: str, reason: str | None) -> None:
+    assert leak(guidance, DUCKS, result) == reason
+
+
+@pytest.mark.parametrize(
     ("guidance", "reason"),
     [
         ("Think of where much money is kept; a mall has many doors, too.", None),
