@@ -20,7 +20,9 @@ manifest's sizes and SHA-256 sums when it is opened.
 
 from __future__ import annotations
 
+import glob
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -124,11 +126,18 @@ class Stage:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Stage:
+        stop_ids, stop_strings = _list(value, "stop_ids"), _list(value, "stop_strings")
+        if not all(_is_count(token) for token in stop_ids):
+            raise UsageError(f"stop_ids are {stop_ids}, not token ids.")
+        if not all(isinstance(string, str) for string in stop_strings):
+            raise UsageError(f"stop_strings are {stop_strings}, not strings.")
+        if not _is_count(value["max_new_tokens"]):
+            raise UsageError(f"max_new_tokens is {value['max_new_tokens']!r}, not a number of tokens.")
         return cls(
             prompt=Prompt.from_json(value["prompt"], f"{where} (prompt)"),
-            stop_ids=frozenset(int(token) for token in value["stop_ids"]),
-            max_new_tokens=int(value["max_new_tokens"]),
-            stop_strings=tuple(str(string) for string in value["stop_strings"]),
+            stop_ids=frozenset(stop_ids),
+            max_new_tokens=value["max_new_tokens"],
+            stop_strings=tuple(stop_strings),
             sampling=Sampling(**value["sampling"]),
         )
 
@@ -139,6 +148,12 @@ class FileRecord:
 
     bytes: int
     sha256: str
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FileRecord:
+        if not _is_count(value["bytes"]) or not isinstance(value["sha256"], str):
+            raise UsageError(f"a file has {value}, not its bytes and sha256.")
+        return cls(value["bytes"], value["sha256"])
 
 
 @dataclass(frozen=True)
@@ -177,15 +192,19 @@ class Bundle:
     def open(cls, path: Path, verify: bool = True) -> Bundle:
         """Read the manifest at `path` and check the files against it: sizes always, sums with `verify`.
 
+        Files may be links to files outside of the bundle, as in the Hugging Face hub's cache, where the sums agree:
+        those of links are always checked.
+
         Raises:
             BundleError: there is no bundle, its manifest is broken or of another version, a path leaves the bundle,
                 or a file is missing, truncated or altered.
         """
-        bundle = cls._read(path)
+        bundle = cls.read(path)
         for name, record in bundle.files.items():
             _check_size(path, name, record)
-        if verify:
-            bundle.verify()
+        inside = path.resolve()
+        linked = [name for name in bundle.files if not (path / name).resolve().is_relative_to(inside)]
+        bundle._check_sums(list(bundle.files) if verify else linked)
         return bundle
 
     @classmethod
@@ -203,7 +222,7 @@ class Bundle:
         if layout is not None and layout not in LAYOUTS:
             raise UsageError(f"There is no layout {layout!r}.", f"The layouts are {' and '.join(LAYOUTS)}.")
         inside = [] if (path / MANIFEST).is_file() or not path.is_dir() else sorted(path.iterdir())
-        found = [cls._read(each) for each in inside if (each / MANIFEST).is_file()] or [cls._read(path)]
+        found = [cls.read(each) for each in inside if (each / MANIFEST).is_file()] or [cls.read(path)]
         fitting = [bundle for bundle in found if layout in (None, bundle.layout)]
         if len(fitting) != 1:
             names = ", ".join(f"{bundle.path.name} ({bundle.layout})" for bundle in fitting or found)
@@ -212,9 +231,21 @@ class Bundle:
         return cls.open(fitting[0].path)
 
     @classmethod
-    def _read(cls, path: Path) -> Bundle:
+    def read(cls, path: Path) -> Bundle:
+        """Read the manifest at `path` alone, without a look at the files that it names.
+
+        Raises:
+            BundleError: there is no bundle, or its manifest is broken or of another version.
+        """
         manifest = path / MANIFEST
         if not manifest.is_file():
+            place = path.absolute()
+            moved = sorted(place.parent.glob(f".{glob.escape(place.name)}.*.old"))
+            if moved and not place.exists():
+                raise BundleError(
+                    f"{path} is not there: an export was killed while it replaced it.",
+                    f"Rename {moved[-1]} to {place.name}, or export it again.",
+                )
             raise BundleError(
                 f"{path} is not a bundle: it has no {MANIFEST}.",
                 "Give the directory that `edgereason export` wrote.",
@@ -235,7 +266,7 @@ class Bundle:
                 path=path,
                 format=value["format"],
                 stages={name: Stage.from_json(value["stages"][name], str(manifest)) for name in STAGES},
-                files={name: FileRecord(**record) for name, record in value["files"].items()},
+                files={name: FileRecord.from_json(record) for name, record in value["files"].items()},
                 quantization=dict(value["quantization"]),
                 provenance=dict(value["provenance"]),
                 created_by=str(value["created_by"]),
@@ -244,7 +275,7 @@ class Bundle:
             )
         except BundleError:
             raise
-        except (UsageError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (UsageError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = error.what if isinstance(error, UsageError) else f"{type(error).__name__} {error}."
             raise BundleError(
                 f"{manifest} is damaged: {reason}",
@@ -257,9 +288,12 @@ class Bundle:
         Raises:
             BundleError: a file differs.
         """
+        self._check_sums(list(self.files))
+
+    def _check_sums(self, names: list[str]) -> None:
         with ThreadPoolExecutor() as pool:
-            sums = pool.map(lambda name: file_sha256(self.path / name), self.files)
-        for name, found in zip(self.files, sums, strict=True):
+            sums = pool.map(lambda name: file_sha256(self.path / name), names)
+        for name, found in zip(names, sums, strict=True):
             if found != self.files[name].sha256:
                 raise BundleError(
                     f"{self.path / name} has a wrong checksum: it was altered after the export.",
@@ -285,11 +319,26 @@ class Bundle:
         (self.path / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def record_files(directory: Path) -> dict[str, FileRecord]:
-    """Sizes and sums of every file below `directory` but the manifest."""
+def _list(value: dict[str, Any], name: str) -> list[Any]:
+    if not isinstance(value[name], list):
+        raise UsageError(f"{name} is {value[name]!r}, not a list.")
+    found: list[Any] = value[name]
+    return found
+
+
+def _is_count(value: object) -> bool:
+    """Whether a value of a manifest is a whole number that is not negative; JSON's true and 1.0 are none."""
+    return type(value) is int and value >= 0
+
+
+def record_files(directory: Path, known: Mapping[str, FileRecord] | None = None) -> dict[str, FileRecord]:
+    """Sizes and sums of every file below `directory` but the manifest; those that are `known` are not computed."""
     files = sorted(file for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST)
+    names = {file.relative_to(directory).as_posix(): file for file in files}
+    known = known or {}
     return {
-        file.relative_to(directory).as_posix(): FileRecord(file.stat().st_size, file_sha256(file)) for file in files
+        name: known[name] if name in known else FileRecord(file.stat().st_size, file_sha256(file))
+        for name, file in names.items()
     }
 
 
@@ -298,7 +347,7 @@ def _check_size(bundle: Path, name: str, record: FileRecord) -> None:
     target = bundle / name
     # A manifest comes with the bundle, from anywhere: it must not make us read outside of it.
     leaves = inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name
-    if leaves or not target.resolve().is_relative_to(bundle.resolve()):
+    if leaves or not target.parent.resolve().is_relative_to(bundle.resolve()):
         raise BundleError(f"{bundle / MANIFEST} names {name!r}, a path that leaves the bundle.", "Do not use it.")
     if not target.is_file():
         raise BundleError(f"{target} is missing.", "Export the bundle again, or copy it again from its source.")

@@ -1,19 +1,19 @@
-"""JSON files read with errors that name them, and files and directories that are written whole or not at all."""
+"""JSON files read with errors that name them, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgereason.errors import BundleError, ExportError, UsageError
+from edgereason.errors import BundleError, UsageError
 
 _DAMAGED = "Copy or export the model again."
 
@@ -78,8 +78,14 @@ def write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def new_file(out: Path) -> Iterator[Path]:
-    """A temporary name beside `out` to write to; it becomes `out` when the block ends well, and vanishes otherwise."""
+    """A temporary name beside `out` to write to; it becomes `out` when the block ends well, and vanishes otherwise.
+
+    Those of processes that were killed vanish, too, where the system tells which processes there are.
+    """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        if left.is_file() and _was_killed(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)
     try:
         yield partial
         sync(partial)
@@ -88,59 +94,17 @@ def new_file(out: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
-    """A directory to write into that becomes `out` when the block ends well, and vanishes when it does not.
-
-    Raises:
-        ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
-    """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    with told_write_errors(out, replace):
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-            yield partial
-            publish(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def told_write_errors(out: Path, replace: bool) -> Iterator[None]:
-    """Say what keeps the block from writing the directory `out`.
-
-    Raises:
-        ExportError: `out` exists and is not to be replaced, or the disk is full or refuses.
-    """
-    if out.exists() and not replace:
-        raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+def _was_killed(process: str) -> bool:
+    """Whether there is no process of this number."""
+    if os.name == "nt" or not process.isdecimal():  # Windows' os.kill() ends it
+        return False
     try:
-        yield
-    except OSError as error:
-        raise ExportError(
-            f"{out} could not be written: {error.strerror or error}.",
-            "Free some space, or give an --out on another disk.",
-        ) from error
-
-
-def publish(complete: Path, out: Path) -> None:
-    """Force a directory to the disk and give it its final name, in place of what has it.
-
-    Raises:
-        OSError: the disk is full or refuses.
-    """
-    for file in complete.rglob("*"):
-        sync(file)
-    if out.exists():
-        # Two renames, so that at no moment a half-written directory has the final name.
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        out.rename(old)
-        complete.rename(out)
-        shutil.rmtree(old)
-    else:
-        complete.rename(out)
-    sync(out.parent)
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        pass
+    return False
 
 
 def sync(path: Path) -> None:

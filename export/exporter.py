@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgereason.bundle import BASE, STAGES, Bundle, Stage, record_files
+from edgereason.bundle import BASE, STAGES, Bundle, Stage
 from edgereason.errors import EngineError, UsageError
 from edgereason.export.progress_callbacks import Progress, for_stage
 from edgereason.export.settings import Settings
-from edgereason.export.staging import staged
+from edgereason.export.staging import check_out, staged
 from edgereason.text.prompts import DEFAULT_PROMPTS
 from edgereason.version import __version__
 
@@ -57,7 +57,7 @@ def export(
         answer_base: The answer model's base where it is another one.
         revision: Branch, tag or commit of a `base` from the hub. The commit is recorded.
         reference_adapters: By stage, the reference adapter of `extrapolate`.
-        replace: Replace what is at `out`.
+        replace: Replace the bundle at `out`. Nothing else is replaced, nor a bundle with files that are not its own.
         resume: Resume an interrupted export of the same inputs, and keep this one's work if it is interrupted.
         progress: Called as work goes on.
         options: The fields of `edgereason.export.Settings`, such as `format="gguf"` or `bits=8`.
@@ -67,21 +67,24 @@ def export(
 
     Raises:
         UsageError: an option is unknown, or its value is not among its choices.
-        ExportError: base and adapters do not fit, or the bundle cannot be written.
+        ExportError: base and adapters do not fit, or the bundle cannot be written, or not there.
         FidelityError: the bundle is further from base and adapters than its limits allow.
         EngineError: a library that the format needs is not installed.
     """
     settings = Settings.of(options)
+    out = Path(out)
+    check_out(out, replace)
     job = _prepare(base, guidance_adapter, answer_adapter, answer_base, revision, reference_adapters or {}, settings)
     bases, adapters = job.bases, job.adapters
+    check_out(out, replace, inputs := _inputs(job, settings))
     from edgereason.export.fidelity.measure import verified
     from edgereason.export.fidelity.references import StageSource
     from edgereason.export.formats.shared_layout import write_shared
     from edgereason.export.formats.stage_writers import write_merged
+    from edgereason.export.inputs.tokenizer_files import settled_prompt
     from edgereason.export.planning import plan_models
 
     progress = progress or (lambda name, done, total: None)
-    out = Path(out)
     plan_models(job.models, out, settings, timed=False).check()
     if settings.layout == "shared":
         merged: Mapping[str, MergedWeights] = {}
@@ -91,9 +94,9 @@ def export(
         write = partial(write_merged, merged, {stage: adapters[stage].prompt for stage in STAGES})
     sources = {stage: StageSource(bases[stage], adapters[stage], merged.get(stage)) for stage in STAGES}
     provenance, key = _identity(bases, adapters, settings, progress)
-    with staged(out, key, resume, replace) as staging:
+    with staged(out, key, resume, replace, inputs) as staging:
         stop_ids, stored = write(staging, settings, partial(for_stage, progress))
-        prompts = {stage: adapters[stage].prompt for stage in STAGES}
+        prompts = {stage: settled_prompt(adapters[stage].prompt, staging.path / stage) for stage in STAGES}
         if settings.min_confidence is not None:
             prompts["guidance"] = dataclasses.replace(prompts["guidance"], min_confidence=settings.min_confidence)
         stages = {stage: Stage(prompts[stage], stop_ids[stage]) for stage in STAGES}
@@ -104,7 +107,7 @@ def export(
             format=settings.format,
             layout=settings.layout,
             stages=stages,
-            files=record_files(staging.path),
+            files=staging.files(),
             quantization={"bits": settings.bits, **stored},
             provenance=provenance,
             created_by=f"edgereason {__version__}",
@@ -112,6 +115,7 @@ def export(
         if settings.verify:
             bundle = verified(bundle, sources, settings, progress)
         bundle.write_manifest()
+        Bundle.open(staging.path, verify=False)  # what its reader refuses replaces nothing
     return Bundle.open(out, verify=False)
 
 
@@ -164,8 +168,10 @@ def _prepare(
     from edgereason.export.formats.supported_families import check_family
     from edgereason.export.inputs.adapter_arguments import open_stage_adapter
     from edgereason.export.inputs.base_model import open_base
+    from edgereason.export.inputs.export_errors import as_export_errors
     from edgereason.export.inputs.merge import merge
     from edgereason.export.inputs.pairing import check_pairing
+    from edgereason.text.tokenizer import end_tokens
 
     parse_thresholds(settings.thresholds)
     read_verification_questions(settings.prompts)
@@ -179,6 +185,9 @@ def _prepare(
     bases = {"guidance": first, "answer": first if answer_base is None else open_base(answer_base)}
     for each in bases.values():
         check_family(each, settings.format)
+        with as_export_errors():
+            for name in ("config.json", "generation_config.json"):
+                end_tokens(each.path / name)
     named = {"guidance": guidance_adapter, "answer": answer_adapter}
     adapters = {s: open_stage_adapter(named[s], references.get(s), DEFAULT_PROMPTS[s], settings) for s in STAGES}
     for stage in STAGES:
@@ -187,6 +196,13 @@ def _prepare(
         check_shared(first, adapters, settings.format)
         return _Job(bases, adapters, {BASE: merge(first)})
     return _Job(bases, adapters, {stage: merge(bases[stage], adapters[stage]) for stage in STAGES})
+
+
+def _inputs(job: _Job, settings: Settings) -> list[Path]:
+    """All files and directories that an export reads."""
+    adapters = [adapter.path for stage in job.adapters.values() for adapter in stage.every]
+    named = [path for path in (settings.prompts, settings.calibration_text) if path is not None]
+    return [*(base.path for base in job.bases.values()), *adapters, *named]
 
 
 def _write_modelfiles(stages: Mapping[str, Stage], directory: Path) -> None:

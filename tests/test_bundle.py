@@ -15,7 +15,7 @@ import pytest
 
 from edgereason.bundle import Bundle
 from edgereason.errors import BundleError, ExportError, UsageError
-from edgereason.files import new_directory
+from edgereason.publishing import new_directory
 
 Change = Callable[[Any], Any]
 
@@ -59,6 +59,14 @@ def test_a_truncated_or_missing_file_is_named(bundle: Path) -> None:
         Bundle.open(bundle)
 
 
+def test_a_bundle_that_a_killed_export_has_moved_aside_is_named(bundle: Path) -> None:
+    aside = bundle.with_name(f".{bundle.name}.123.old")
+    bundle.rename(aside)
+    with pytest.raises(BundleError, match="an export was killed while it replaced it") as caught:
+        Bundle.open(bundle)
+    assert f"Rename {aside} to {bundle.name}" in caught.value.cure
+
+
 def test_what_is_no_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle"):
         Bundle.open(tmp_path / "nowhere")
@@ -72,10 +80,41 @@ def test_a_path_that_leaves_the_bundle_is_refused(bundle: Path, path: str) -> No
         Bundle.open(bundle)
 
 
-def test_a_link_that_leaves_the_bundle_is_refused(bundle: Path) -> None:
-    weights = bundle / "guidance" / "model.safetensors"
-    weights.rename(bundle.parent / "elsewhere")
-    weights.symlink_to(bundle.parent / "elsewhere")
+def in_the_hubs_cache(bundle: Path) -> Path:
+    """The bundle as the Hugging Face hub's client keeps it: every file is a link to one beside the bundle."""
+    blobs, snapshot = bundle.parent / "blobs", bundle.parent / "snapshots" / "commit"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(each for each in bundle.rglob("*") if each.is_file())):
+        link = snapshot / file.relative_to(bundle)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, blobs / str(number))
+        link.symlink_to(os.path.relpath(blobs / str(number), link.parent))
+    return snapshot
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_links_to_what_the_manifest_says_are_followed(bundle: Path, verify: bool) -> None:
+    assert Bundle.open(in_the_hubs_cache(bundle), verify).files == Bundle.open(bundle).files
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_link_to_something_else_is_refused(bundle: Path, verify: bool) -> None:
+    snapshot = in_the_hubs_cache(bundle)
+    weights = snapshot / "guidance" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.resolve().write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.safetensors has a wrong checksum"):
+        Bundle.open(snapshot, verify)
+    weights.unlink()
+    weights.symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="missing"):
+        Bundle.open(snapshot, verify)
+
+
+def test_a_directory_that_is_a_link_out_of_the_bundle_is_refused(bundle: Path) -> None:
+    (bundle / "guidance").rename(bundle.parent / "elsewhere")
+    (bundle / "guidance").symlink_to(bundle.parent / "elsewhere")
     with pytest.raises(BundleError, match="leaves the bundle"):
         Bundle.open(bundle)
 
@@ -91,11 +130,23 @@ def test_a_link_that_leaves_the_bundle_is_refused(bundle: Path) -> None:
         (lambda manifest: manifest["stages"]["answer"].update(prompt="Hi"), "not a prompt"),
         (lambda manifest: manifest["stages"]["answer"]["sampling"].update(temperature=-1), "temperature"),
         (lambda manifest: manifest["files"].update(x=7), "damaged"),
+        (lambda manifest: manifest["files"].update(x={"bytes": 1.0, "sha256": ""}), "not its bytes and sha256"),
+        (lambda manifest: manifest["files"].update(x={"bytes": 1, "sha256": None}), "not its bytes and sha256"),
+        (lambda manifest: manifest["stages"]["answer"].update(stop_strings="ab"), "stop_strings is 'ab', not a list"),
+        (lambda manifest: manifest["stages"]["answer"].update(stop_strings=[1]), "not strings"),
+        (lambda manifest: manifest["stages"]["answer"].update(max_new_tokens=2.5), "max_new_tokens is 2.5"),
     ],
 )
 def test_a_broken_manifest_is_refused(bundle: Path, change: Change, message: str) -> None:
     change_manifest(bundle, change)
     with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("token", [float("inf"), float("nan"), 2.5, 2.0, "2", True, None, -1, [1], {}])
+def test_stop_ids_are_token_ids(bundle: Path, token: object) -> None:
+    change_manifest(bundle, lambda manifest: manifest["stages"]["answer"].update(stop_ids=[2, token]))
+    with pytest.raises(BundleError, match=r"bundle\.json is damaged: stop_ids are \[2, .*, not token ids"):
         Bundle.open(bundle)
 
 
@@ -156,7 +207,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from edgereason.files import new_directory
+from edgereason.publishing import new_directory
 from edgereason.errors import ExportError
 try:
     with new_directory(Path({str(tmp_path / "out")!r})) as staging:

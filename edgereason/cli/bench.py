@@ -42,12 +42,11 @@ def bench(
     yes: Annotated[bool, typer.Option("--yes", help="Save it without asking.")] = False,
 ) -> None:
     """Measure a bundle's prefill and decode speed, latency and memory on this machine."""
-    from rich.console import Console
-
     from edgereason import benchmark
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
 
-    console = Console(highlight=False)
+    console = plain_console()
     if tune:
         return _tune(bundle, yes, console)
     bundles = [bundle, *(compare or [])]

@@ -39,11 +39,10 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find the confidence threshold for out-of-domain questions."""
-    from rich.console import Console
-
     from edgereason.evaluation import problems_of
     from edgereason.evaluation.domain import confidences, find_domain
     from edgereason.pipeline.reasoner import load
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
 
     questions = {name: [problem.text for problem in problems_of(name, data_dir, limit)] for name in (known, *other)}
@@ -53,7 +52,7 @@ def calibrate(
     if as_json:
         typer.echo(json.dumps(domain.to_json()))
     else:
-        _show(domain, Console(highlight=False))
+        _show(domain, plain_console())
 
 
 def _show(domain: Domain, console: Console) -> None:

@@ -47,9 +47,8 @@ def guide(
     Drops texts that compute, contain numbers that are not in the question, state the answer, or repeat others. Run the
     same command again to resume.
     """
-    from rich.console import Console
-
     from edgereason.cli.display.interruption import interruptible
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
     from edgereason.training.data.guidance_writing import write_guidance
     from edgereason.training.data.teacher import TeacherRequest, parse_kind
@@ -58,7 +57,7 @@ def guide(
     name = f"writing {out}"
     with interruptible("stopped; the same command continues from here."), shown_progress(name) as report:
         statistics = write_guidance(source, out, teacher, request, keep, near, threads, partial(report, name))
-    Console(stderr=True, highlight=False).print(_summary(statistics), markup=False)
+    plain_console(stderr=True).print(_summary(statistics), markup=False)
     if json_path is not None:
         json_path.write_text(json.dumps(statistics.to_json(), indent=2) + "\n", encoding="utf-8")
 

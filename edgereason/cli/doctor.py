@@ -25,10 +25,11 @@ def doctor(
 
 
 def _show(examination: Examination) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from edgereason.progress.consoles import plain_console
+
+    console = plain_console()
     console.print(f"CPU      {examination.cpu}, {examination.cores} cores for this process", markup=False)
     console.print(f"memory   {examination.memory_gb:.1f} GB", markup=False)
     console.print(f"kernels  {examination.isa} (supported here: {', '.join(examination.isas)})", markup=False)

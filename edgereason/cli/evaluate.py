@@ -47,13 +47,12 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a bundle's accuracy on a data set."""
-    from rich.console import Console
-
     from edgereason.cli.display.accuracy_tables import show_reports
     from edgereason.cli.display.interruption import interruptible
     from edgereason.errors import UsageError
     from edgereason.evaluation import EvaluationSettings, problems_of, read_report, reports
     from edgereason.pipeline.reasoner import load
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
 
     if resume and json_path is None:
@@ -74,7 +73,7 @@ def evaluate(
             progress = partial(_report_rows, report, f"evaluating {name}", len(problems))
             found[name] = reports.evaluate(reasoner, problems, way, report=progress, **arguments)
         other = other or (name, found[name])
-    show_reports(found, Console(highlight=False))
+    show_reports(found, plain_console())
 
 
 def _report_rows(report: StepReport, step: str, total: int, rows: Sequence[Row]) -> None:

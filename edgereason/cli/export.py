@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,11 +125,9 @@ def export(
         bool,
         typer.Option("--dry-run", help="Check the inputs and estimate size, disk, memory and time; write nothing."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
 ) -> None:
     """Export a base and its two adapters as a quantized bundle, and check its fidelity."""
-    from rich.console import Console
-
     from edgereason.bundle import STAGES
     from edgereason.cli.display.export_plan import show_plan
     from edgereason.cli.display.fidelity_reports import show_fidelity
@@ -138,9 +137,10 @@ def export(
     from edgereason.export import plan
     from edgereason.export.inputs.adapter_arguments import parse_adapters, parse_references
     from edgereason.export.settings import parse_size
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
 
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     inputs = (base, parse_adapters(guidance_adapter), parse_adapters(answer_adapter), out)
     options: dict[str, Any] = {
         "answer_base": answer_base,
@@ -186,5 +186,5 @@ def export(
         raise
     show_fidelity(bundle.fidelity, str(bundle.path), console, plot)
     size = sum(record.bytes for record in bundle.files.values())
-    console.print(f"{bundle.path}: {bundle.format}, {size / 1e6:.1f} MB", highlight=False)
-    console.print(f'Ask it: edgereason ask --bundle {bundle.path} "..."', highlight=False, style="dim")
+    console.print(f"{bundle.path}: {bundle.format}, {size / 1e6:.1f} MB", soft_wrap=True)
+    console.print(f'Ask it: edgereason ask --bundle {shlex.quote(str(bundle.path))} "..."', style="dim", soft_wrap=True)

@@ -30,13 +30,13 @@ def inspect(
 
 
 def _show(bundle: Bundle) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from edgereason.cli.display.fidelity_reports import show_fidelity
+    from edgereason.progress.consoles import plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     stored = ", ".join(f"{name} {value}" for name, value in bundle.quantization.items())
     console.print(f"{bundle.path}: {bundle.layout} {bundle.format} bundle for the engine {bundle.engine}", markup=False)
     console.print(f"weights: {stored} · written by {bundle.created_by}", markup=False)

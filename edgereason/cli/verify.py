@@ -48,15 +48,14 @@ def verify(
 
     Without --against: check the checksums, and compare the engine with the weights in the bundle.
     """
-    from rich.console import Console
-
     from edgereason.bundle import Bundle
     from edgereason.cli.display.fidelity_reports import show_fidelity, show_report
     from edgereason.export.fidelity import parse_thresholds
+    from edgereason.progress.consoles import plain_console
 
     thresholds = parse_thresholds(threshold or [])
     opened = Bundle.open(bundle)
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(f"All {len(opened.files)} files match their checksums.")
     if against is None:
         console.print("Fidelity measured by the export:" if opened.fidelity else "This bundle has no fidelity report.")

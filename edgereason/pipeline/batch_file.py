@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from io import FileIO
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,20 @@ def answer_file(
         with closing(outcomes), out.open("ab", buffering=0) as file:
             file.truncate(kept)
             for line, fields in _answers(outcomes, taken):
-                file.write(json.dumps({**line.head, **fields}, ensure_ascii=False).encode() + b"\n")
+                _write_whole(file, json.dumps({**line.head, **fields}, ensure_ascii=False).encode() + b"\n")
                 _count(progress, fields)
                 if report:
                     report(progress)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}.", "Is there a directory, and space?") from error
     return progress
+
+
+def _write_whole(file: FileIO, text: bytes) -> None:
+    """Write all of a line: where the disk is nearly full, one write takes a part of it without an error."""
+    left = memoryview(text)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _read(source: Path) -> Iterator[_Line]:

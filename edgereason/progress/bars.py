@@ -28,7 +28,7 @@ def progress_bars(what: str, console: Console, transient: bool) -> Iterator[Step
         console: Where to; what else is written there meanwhile stays above the bars.
         transient: Whether the bars vanish at the end.
     """
-    detail = TextColumn("{task.fields[detail]}")
+    detail = TextColumn("{task.fields[detail]}", markup=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), detail)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=transient) as bars:
         waiting: TaskID | None = bars.add_task(what, total=None, detail="")

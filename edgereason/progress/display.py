@@ -69,11 +69,10 @@ def _display(what: str, console: Console | None, transient: bool, shown: bool) -
         return _nothing()
     if _command_of_json.get() is not None or not sys.stderr.isatty():
         return _lines(what, _interval())
-    from rich.console import Console
-
     from edgereason.progress.bars import progress_bars
+    from edgereason.progress.consoles import plain_console
 
-    return progress_bars(what, console or Console(stderr=True, highlight=False), transient)
+    return progress_bars(what, console or plain_console(stderr=True), transient)
 
 
 @contextmanager

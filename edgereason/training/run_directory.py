@@ -14,17 +14,19 @@ Under `accelerate launch` the first process alone creates, removes and renames; 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from edgereason.errors import UsageError
-from edgereason.files import new_file, publish, read_json, write_json
+from edgereason.errors import BundleError, UsageError
+from edgereason.files import new_file, read_json, write_json
+from edgereason.publishing import publish, recover
 from edgereason.training.distributed import processes
 
 RECORD = "run.json"
@@ -54,8 +56,22 @@ class Run:
 
     def last_checkpoint(self) -> str | None:
         """What to resume from, in the form that `Trainer.train` takes; None at the beginning."""
-        found: str | None = get_last_checkpoint(str(self.checkpoints)) if self.checkpoints.is_dir() else None
-        return found
+        return last_whole_checkpoint(self.checkpoints)
+
+
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """The newest of the Trainer's checkpoints in a directory that was written to its end; None where there is none.
+
+    The Trainer writes `trainer_state.json` last. A kill before that leaves a checkpoint that cannot be resumed from, or
+    worse, only in part.
+    """
+    whole: dict[int, Path] = {}
+    for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        with suppress(BundleError):
+            if step.isdecimal() and read_json(path / "trainer_state.json"):
+                whole[int(step)] = path
+    return str(whole[max(whole)]) if whole else None
 
 
 @contextmanager
@@ -66,15 +82,18 @@ def run_directory(out: Path, settings: Mapping[str, Any], resume: bool = False, 
         out: The adapter's directory.
         settings: JSON that tells this training from another; what it changes is not resumed.
         resume: Resume an interrupted training with the same settings.
-        force: Replace what is at `out`, and start over where a training was interrupted.
+        force: Replace the adapter at `out`, and start over where a training was interrupted.
 
     Raises:
-        UsageError: `out` exists, an interrupted training is there and neither resumed nor replaced, or its settings
-            were others.
+        UsageError: `out` exists and is not to be replaced, or is no adapter; an interrupted training is there and
+            neither resumed nor replaced, or its settings were others.
     """
     state = processes()
     # As a file gives them back, where tuples are lists.
-    run = Run(out.absolute().with_name(f"{out.name}.partial"), json.loads(json.dumps(settings)))
+    run = Run(_place(out), json.loads(json.dumps(settings)))
+    if state.is_main_process:
+        recover(out)
+    state.wait_for_everyone()
     # Every process looks before the first one writes.
     _check(out, run, resume, force)
     state.wait_for_everyone()
@@ -90,9 +109,21 @@ def run_directory(out: Path, settings: Mapping[str, Any], resume: bool = False, 
     state.wait_for_everyone()
 
 
+def interrupted_settings(out: Path) -> dict[str, Any]:
+    """What an interrupted training of `out` recorded; empty where there is none."""
+    record = _place(out) / RECORD
+    return read_json(record) if record.is_file() else {}
+
+
+def _place(out: Path) -> Path:
+    return out.absolute().with_name(f"{out.name}.partial")
+
+
 def _check(out: Path, run: Run, resume: bool, force: bool) -> None:
     if out.exists() and not force:
         raise UsageError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+    if os.path.lexists(out) and not _replaceable(out):
+        raise UsageError(f"{out} is not an adapter's directory, and so is not replaced.", "Give another --out.")
     record = run.path / RECORD
     if not record.is_file() or (force and not resume):
         return
@@ -107,6 +138,13 @@ def _check(out: Path, run: Run, resume: bool, force: bool) -> None:
             f"{run.path} was started with another {', '.join(changed)}.",
             "Use the same settings, or start over with --force and without --resume.",
         )
+
+
+def _replaceable(out: Path) -> bool:
+    """Whether it is an adapter's directory or an empty one, and no link to one."""
+    if out.is_symlink() or not out.is_dir() or (out / "config.json").exists():
+        return False
+    return (out / "adapter_config.json").is_file() or not any(out.iterdir())
 
 
 def _prepare(run: Run, resume: bool) -> None:

@@ -62,7 +62,7 @@ def write_gptq(
             if name not in linear:
                 yield name, _to_half(merged[name], name)
             else:
-                weight = quantized.get(stem) or rounding.quantize(merged[name])
+                weight = quantized.get(stem) or rounding.quantize(merged[name], name)
                 yield from _tensors(stem, QuantizedLinear.from_packed(weight))
             progress(done, len(merged.shapes))
 

@@ -55,7 +55,7 @@ def write_native(
         progress: Called after each tensor.
 
     Raises:
-        ExportError: a weight is missing or not finite, or the disk is full.
+        ExportError: a weight is missing, not finite or beyond what its type can hold, or the disk is full.
     """
     writer = _writer(config, weights, rounding, quantized or {})
     made = not directory.exists()
@@ -213,7 +213,7 @@ class _Writer:
         stem = name.removesuffix(".weight")
         if isinstance(source, BFloat16) or (source.ndim == 2 and self._rounding.bits < 16):
             try:
-                return self._rounding.of(stem).quantize(source)
+                return self._rounding.of(stem).quantize(source, name)
             except ValueError as error:
                 raise _not_finite(name) from error
         if not np.isfinite(source).all():

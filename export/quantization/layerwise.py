@@ -23,6 +23,7 @@ from edgereason.export.quantization.decoder_layers import DecoderLayers
 from edgereason.export.quantization.gptq import GptqOptions, Hessian, quantize_with_gptq
 from edgereason.export.quantization.layer_store import LayerGroup, LayerStore
 from edgereason.export.quantization.quantized_linear import QuantizedLinear
+from edgereason.export.quantization.round_to_nearest import check_scales
 
 _PROBES = 16
 """Sequences on which the loss of a group of layers is measured."""
@@ -130,14 +131,16 @@ class _DecoderLayer:
         modules = [self._module(name) for name in names]
         hessian = self._hessian(modules[0], names, part_of(progress, 0, 2))
         rounding = part_of(progress, 1, 2)
-        weight = torch.cat([module.weight for module in modules])
+        weight, rows = torch.cat([module.weight for module in modules]), [module.out_features for module in modules]
         exact = [self._run(hidden) for hidden in self._states[:_PROBES]] if measure else []
         results: dict[int, list[QuantizedLinear]] = {}
         losses: dict[int, float] = {}
         for done, bits in enumerate(sorted(choices, reverse=True), start=1):  # the fewest come last and stay
             statistics = hessian if bits == min(choices) else hessian.clone()
             rounded = quantize_with_gptq(weight, statistics, replace(options, bits=bits))
-            results[bits] = rounded.split([module.out_features for module in modules])
+            results[bits] = rounded.split(rows)
+            for name, before, part in zip(names, torch.split(weight.detach(), rows), results[bits], strict=True):
+                check_scales(part.scales, before.numpy(), bits, f"{name}.weight")
             install(
                 self._layer,
                 self._index,

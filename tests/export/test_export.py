@@ -148,6 +148,25 @@ def test_broken_input_is_named(copy: Trio, tmp_path: Path, damage: Callable[[Tri
     assert message in refused(copy, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("value", ["1e999", "NaN", '"x"', "[[1]]", "2.5", "true", "-1", "[2, null]", "{}"])
+def test_an_end_token_that_is_no_token_is_named(copy: Trio, tmp_path: Path, name: str, value: str) -> None:
+    file = copy["base"] / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": "here"}).replace('"here"', value))
+    message = refused(copy, tmp_path)
+    assert message.startswith(f"{file}: eos_token_id is ")
+    assert "Correct it there" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_an_end_token_beyond_the_vocabulary_is_named(copy: Trio, tmp_path: Path, name: str) -> None:
+    file = copy["base"] / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [2, 99999]}))
+    message = refused(copy, tmp_path)
+    assert "99999" in message
+    assert name in message
+
+
 def test_a_base_that_is_nowhere_is_named(trio: Trio, tmp_path: Path) -> None:
     message = refused({**trio, "base": Path("nobody/nothing")}, tmp_path)
     assert "nobody/nothing is not a directory here and could not be downloaded" in message
@@ -182,31 +201,35 @@ def test_too_little_disk_is_refused_before_any_work(
 
 
 def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing(trio: Trio, tmp_path: Path) -> None:
-    """On a file system that holds the early check's estimate of free space, but not the weights."""
+    """On file systems that hold the early check's estimate of free space, but less and less of the bundle."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f"""
-import shutil
+import os, shutil, subprocess
 from edgereason.export import export
 from edgereason.errors import ExportError
 usage = shutil.disk_usage
 shutil.disk_usage = lambda path: usage("/")  # as if something else had filled the disk after the check
-try:
-    trained = ({str(trio["base"])!r}, {str(trio["guidance"])!r}, {str(trio["answer"])!r})
-    export(*trained, {str(disk / "out")!r}, verify=False)
-except ExportError as error:
-    print(error)
-import os
-print(os.listdir({str(disk)!r}))
+trained = ({str(trio["base"])!r}, {str(trio["guidance"])!r}, {str(trio["answer"])!r})
+disk = {str(disk)!r}
+for layout in ("merged", "shared"):
+    for size in (4, 30, 74, 100, 120, 160):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={{size}}k", "none", disk], check=True)
+        try:
+            export(*trained, disk + "/out", layout=layout, verify=False)
+        except ExportError as error:
+            print(error.what)
+        assert os.listdir(disk) == []
+        subprocess.run(["umount", disk], check=True)
 """
-    mount = f"mount -t tmpfs -o size=100k none {disk}"
+    mount = f"mount -t tmpfs -o size=4k none {disk}"
     if os.name == "nt" or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("needs the right to mount a file system")
-    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, script]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert "be written" in done.stdout, done.stderr
-    assert "No space left on device" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+    done = subprocess.run(["unshare", "-m", sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sentences = done.stdout.splitlines()
+    assert len(sentences) == 12
+    assert all(sentence.endswith("be written: No space left on device.") for sentence in sentences), sentences
 
 
 def test_existing_output_is_kept_unless_forced(trio: Trio, tmp_path: Path) -> None:

@@ -85,6 +85,35 @@ def test_a_file_cut_anywhere_goes_on_to_the_same_results(reasoner: Reasoner, sou
         assert progress.before == sum(end <= cut for end in ends)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for the size of files")
+@pytest.mark.usefixtures("rows_as_if_alone")
+def test_a_full_disk_is_a_sentence_and_costs_no_line(reasoner: Reasoner, source: Path, tmp_path: Path) -> None:
+    """Also where the last bytes of the last line are the ones that do not fit."""
+    import resource
+
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    answer(reasoner, source, whole)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Timings have now more and now fewer digits.
+    for size in (whole.stat().st_size // 2, len(whole.read_bytes().splitlines()[0]) // 2):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(UsageError, match=r"out\.jsonl cannot be written: File too large"):
+                answer(reasoner, source, out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        answer(reasoner, source, out)
+        assert without_timings(out) == without_timings(whole)
+        out.unlink()
+    source.write_text('{"question": "How many?"}\n')  # nothing is written after its one line
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(UsageError, match=r"out\.jsonl cannot be written: File too large"):
+            answer(reasoner, source, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_what_was_answered_is_in_the_file_at_once(reasoner: Reasoner, source: Path, tmp_path: Path) -> None:
     out, seen = tmp_path / "out.jsonl", []
 

@@ -15,14 +15,13 @@ def training(out: Path) -> Iterator[None]:
     Raises:
         UsageError: a library is not installed.
     """
-    from rich.console import Console
-
     from edgereason.cli.display.interruption import interruptible
     from edgereason.cli.display.warning_sentences import shown_warnings
     from edgereason.errors import UsageError
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     first = os.environ.get("RANK", "0") == "0"  # of several processes, the first one speaks
     stopped = "stopped; the same command with --resume continues from the last checkpoint."
     try:

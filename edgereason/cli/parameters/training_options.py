@@ -52,4 +52,4 @@ TopP = Annotated[float, typer.Option(help="Sample from the smallest set of token
 MaxNewTokens = Annotated[int, typer.Option(help="Maximum tokens per sampled answer; longer ones count as wrong.")]
 Pairs = Annotated[int, typer.Option(help="Maximum preference pairs per question.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite --out, or an interrupted training there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the adapter at --out, or an interrupted training there.")]

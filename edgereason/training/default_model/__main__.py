@@ -12,9 +12,9 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from edgereason.errors import EdgeReasonError, UsageError
+from edgereason.progress.consoles import plain_console
 from edgereason.training.default_model.from_scratch import CPU, CUDA, STAGE_NAMES, train_from_scratch
 
 
@@ -33,7 +33,7 @@ def main(
             raise UsageError(f"--stage {unknown.pop()} is no adapter.", f"Choose from {', '.join(STAGE_NAMES)}.")
         train_from_scratch(out, seed, work or Path("build") / f"word-problems-{seed}", plan, stage or STAGE_NAMES)
     except EdgeReasonError as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False)
+        plain_console(stderr=True).print(f"error: {error}", highlight=False)
         raise typer.Exit(error.exit_code) from error
 
 

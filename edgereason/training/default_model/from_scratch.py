@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from edgereason.files import new_directory, new_file
+from edgereason.files import new_file
 from edgereason.problems.word_problems import KNOWN, UNKNOWN, held_out, sample_problem
 from edgereason.problems.worked_problem import WorkedProblem, question_key, sample_new
+from edgereason.publishing import new_directory
 from edgereason.text.prompts import ANSWER, GUIDANCE
 from edgereason.training.default_model.adapter_training import STAGES, train_adapter
 from edgereason.training.default_model.corpus import sample_text

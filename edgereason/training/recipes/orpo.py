@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers.trainer_utils import get_last_checkpoint
 
-from edgereason.files import publish
+from edgereason.publishing import publish
 from edgereason.text.prompts import Prompt
 from edgereason.training.chat_tokens import Chat
 from edgereason.training.distributed import processes
 from edgereason.training.recipes.preference_pairs import Pair
 from edgereason.training.recipes.preferences import dataset, rendered_tokenizer, trainable
+from edgereason.training.run_directory import last_whole_checkpoint
 from edgereason.training.sampling.attempts import TrainingQuestion
 from edgereason.training.trainer import Schedule, arguments, fit, keep, seeded
 from edgereason.training.training_base import TrainingBase
@@ -82,7 +82,7 @@ def prefer(
         train_dataset=dataset(questions, pairs),
         processing_class=rendered_tokenizer(base, chat),
     )
-    fit(trainer, title, get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    fit(trainer, title, last_whole_checkpoint(checkpoints))
     if state.is_main_process:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()

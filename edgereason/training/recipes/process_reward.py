@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from edgereason.training.chat_tokens import Chat
 from edgereason.training.distributed import processes
 from edgereason.training.lora_settings import ALL_LINEAR, LoraSettings
 from edgereason.training.recipes.step_labels import LabelledAnswer, steps
+from edgereason.training.run_directory import last_whole_checkpoint
 from edgereason.training.sampling.attempts import Attempt, TrainingQuestion
 from edgereason.training.trainer import Schedule, arguments, fit, keep_history, seeded
 from edgereason.training.training_base import TrainingBase
@@ -146,7 +146,7 @@ def train_process_reward(
         train_dataset=_Labelled(labelled, chat),
         data_collator=_collate,
     )
-    fit(trainer, "process reward", get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    fit(trainer, "process reward", last_whole_checkpoint(checkpoints))
     if trainer.is_world_process_zero():
         keep_history(trainer, work, "process reward")
     return ProcessReward(trainer.accelerator.unwrap_model(trainer.model), chat, schedule.batch_size)

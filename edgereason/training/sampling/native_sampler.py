@@ -18,8 +18,8 @@ from edgereason.export.formats.native_writer import write_native
 from edgereason.export.inputs.base_model import open_base
 from edgereason.export.inputs.merge import merge
 from edgereason.export.quantization.round_to_nearest import Rounding
-from edgereason.files import new_directory
 from edgereason.prefill.prefix_cache import PrefixCache
+from edgereason.publishing import new_directory
 from edgereason.text.tokenizer import Tokenizer
 from edgereason.training.distributed import processes
 from edgereason.training.sampling.text_sampler import Opening, SampledText, SamplingSettings, derived
