@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import codecs
 import ctypes
-from collections.abc import Iterable, Sequence
+import datetime
+import re
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgereason.errors import BundleError
-from edgereason.text.chat_template import ChatTemplate
+from edgereason.text.chat_template import ChatTemplate, Messages
+from edgereason.text.control_tokens import encode_marked, token_pattern
 
 _PIECE = 256  # bytes; longer tokens are asked for twice
 
@@ -28,17 +32,29 @@ class GgufTokenizer:
         self._vocabulary = llama.llama_model_get_vocab(model)
         self._file = file
         source = llama.llama_model_chat_template(model, None)
-        self._template = ChatTemplate(source.decode(), file) if source else None
+        special = {"bos_token": llama.llama_vocab_bos, "eos_token": llama.llama_vocab_eos}
+        tokens = {name: text for name, get in special.items() if (text := self._special(get))}
+        self._template = ChatTemplate(source.decode(), file, tokens) if source else None
 
     @property
     def vocab_size(self) -> int:
         return int(self._llama.llama_vocab_n_tokens(self._vocabulary))
 
+    @cached_property
+    def control(self) -> re.Pattern[str]:
+        """The tokens that mean something to the model; see `edgereason.text.tokenizer.Tokenizer`."""
+        wanted = self._llama.LLAMA_TOKEN_ATTR_CONTROL
+        tokens = [t for t in range(self.vocab_size) if self._llama.llama_vocab_get_attr(self._vocabulary, t) & wanted]
+        return token_pattern(map(self._text, tokens))
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; special tokens written in it become their ids, none are added."""
+        """Token ids of `text`; none are added. Special tokens become their ids, unless they are marked as text."""
+        return encode_marked(text, self.control, self._encode, lambda piece: self._encode(piece, special=False))
+
+    def _encode(self, text: str, special: bool = True) -> list[int]:
         data = text.encode()
         ids = (ctypes.c_int32 * (len(data) + 8))()
-        count = self._llama.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), False, True)
+        count = self._llama.llama_tokenize(self._vocabulary, data, len(data), ids, len(ids), False, special)
         if count < 0:
             raise BundleError(f"{self._file} cannot tokenize this text.", "Give another model.")
         return list(ids[:count])
@@ -47,33 +63,45 @@ class GgufTokenizer:
         """The text of `ids`, special tokens left out."""
         return b"".join(map(self._piece, ids)).decode(errors="replace")
 
-    def render(self, messages: Iterable[dict[str, str]]) -> str:
-        """The prompt text for chat turns, up to where the assistant's text begins.
+    @property
+    def template(self) -> ChatTemplate:
+        """The chat template.
+
+        Raises:
+            BundleError: there is none.
+        """
+        if self._template is None:
+            raise BundleError(f"{self._file} has no chat template.", "Give a model that is trained to chat.")
+        return self._template
+
+    def render(self, messages: Messages, date: datetime.date | None = None) -> str:
+        """The prompt text for chat turns, up to where the assistant's text begins; see `ChatTemplate.render`.
 
         Raises:
             BundleError: there is no chat template, or it refuses these turns.
         """
-        if self._template is None:
-            raise BundleError(f"{self._file} has no chat template.", "Give a model that is trained to chat.")
-        special = {
-            "bos_token": self._llama.llama_vocab_bos,
-            "eos_token": self._llama.llama_vocab_eos,
-            "unk_token": lambda _: -1,
-        }
-        return self._template.render(messages, {name: self._special(get) for name, get in special.items()})
+        return self.template.render(messages, date=date)
 
     def stream(self) -> PieceStream:
         """A decoder of ids into text as they come."""
         return PieceStream(self)
 
     def stop_ids(self) -> frozenset[int]:
-        """Every token that ends a turn or a text."""
+        """Every token that ends a turn or a text, the one with which the chat template ends an assistant's turn too."""
         is_end = self._llama.llama_vocab_is_eog
-        return frozenset(token for token in range(self.vocab_size) if is_end(self._vocabulary, token))
+        ends = {token for token in range(self.vocab_size) if is_end(self._vocabulary, token)}
+        behind = "" if self._template is None else self._template.behind_answer.lstrip()
+        if match := self.control.match(behind):
+            ends.update(self._encode(match.group()))
+        return frozenset(ends)
 
     def _special(self, get: Any) -> str:
         token = int(get(self._vocabulary))
-        return "" if token < 0 else str(self._llama.llama_vocab_get_text(self._vocabulary, token).decode())
+        return "" if token < 0 else self._text(token)
+
+    def _text(self, token: int) -> str:
+        """A token as the vocabulary spells it."""
+        return str(self._llama.llama_vocab_get_text(self._vocabulary, token).decode())
 
     def _piece(self, token: int) -> bytes:
         buffer = ctypes.create_string_buffer(_PIECE)

@@ -14,6 +14,7 @@ from edgereason.cli.parameters.common_options import (
     Engine,
     GpuLayers,
     Seed,
+    SpecialTokens,
     Temperature,
     Threads,
     layers_on_gpu,
@@ -62,6 +63,7 @@ def ask(
     temperature: Temperature = None,
     seed: Seed = None,
     calculator: Calculator = None,
+    special_tokens: SpecialTokens = False,
     samples: Annotated[int, typer.Option(help="Answers to sample; the majority wins (self-consistency).")] = 1,
     threads: Threads = None,
     gpu_layers: GpuLayers = "auto",
@@ -89,6 +91,7 @@ def ask(
         temperature=temperature,
         seed=seed,
         calculator=calculator,
+        special_tokens=special_tokens,
         samples=samples,
         timeout=timeout,
     )
@@ -148,8 +151,7 @@ def _silent(events: Iterator[Event]) -> Result:
 
 
 def _show(events: Iterator[Event]) -> Result:
-    from rich.console import Console
-
     from edgereason.cli.display.answers import show_events
+    from edgereason.progress.consoles import plain_console
 
-    return show_events(events, Console(highlight=False, soft_wrap=True))
+    return show_events(events, plain_console(soft_wrap=True))

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgereason.cli.parameters.common_options import BatchSize, Calculator, Engine, Seed, Temperature, Threads
+from edgereason.cli.parameters.common_options import (
+    BatchSize,
+    Calculator,
+    Engine,
+    Seed,
+    SpecialTokens,
+    Temperature,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from edgereason.pipeline.batch_file import Progress
@@ -33,17 +41,17 @@ def batch(
     temperature: Temperature = None,
     seed: Seed = None,
     calculator: Calculator = None,
+    special_tokens: SpecialTokens = False,
     threads: Threads = None,
 ) -> None:
     """Answer a file of questions in batches; run the same command again to resume."""
-    from rich.console import Console
-
     from edgereason.cli.display.interruption import interruptible
     from edgereason.pipeline.batch_file import answer_file
     from edgereason.pipeline.reasoner import load
+    from edgereason.progress.consoles import plain_console
     from edgereason.progress.display import shown_progress
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     arguments = {
         "batch_size": batch_size,
         "samples": samples,
@@ -52,6 +60,7 @@ def batch(
         "temperature": temperature,
         "seed": seed,
         "calculator": calculator,
+        "special_tokens": special_tokens,
     }
     name = f"answering {source}"
     with (

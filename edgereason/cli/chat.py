@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgereason.cli.parameters.common_options import Calculator, Engine, Seed, Temperature, Threads
+from edgereason.cli.parameters.common_options import Calculator, Engine, Seed, SpecialTokens, Temperature, Threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,13 +40,13 @@ def chat(
     temperature: Temperature = None,
     seed: Seed = None,
     calculator: Calculator = None,
+    special_tokens: SpecialTokens = False,
     threads: Threads = None,
 ) -> None:
     """Ask questions interactively; /help lists the commands."""
-    from rich.console import Console
-
     from edgereason.pipeline.conversation import Conversation
     from edgereason.pipeline.reasoner import load
+    from edgereason.progress.consoles import plain_console
 
     options = {
         "guidance": guidance,
@@ -54,9 +54,10 @@ def chat(
         "temperature": temperature,
         "seed": seed,
         "calculator": calculator,
+        "special_tokens": special_tokens,
     }
     with load(bundle, engine, threads) as reasoner:
-        session = _Session(Conversation(reasoner), Console(highlight=False, soft_wrap=True), options)
+        session = _Session(Conversation(reasoner), plain_console(soft_wrap=True), options)
         session.run()
 
 

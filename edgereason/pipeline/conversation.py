@@ -10,6 +10,7 @@ from edgereason.bundle import STAGES
 from edgereason.pipeline.options import AskKeywords, AskOptions
 from edgereason.pipeline.reasoner import Reasoner
 from edgereason.pipeline.results import Event, Result
+from edgereason.text.prompts import prompt_text
 
 
 @dataclass
@@ -64,8 +65,8 @@ class Conversation:
         stages = options.stages(self.reasoner.bundle.stages)
         before = 0
         for name, model in self.reasoner.models.items():
-            messages = stages[name].prompt.messages(question, "" if before else None)
-            ids = model.tokenizer.encode(model.tokenizer.render(messages))
+            text = prompt_text(model.tokenizer, stages[name].prompt, question, "" if before else None)
+            ids = model.tokenizer.encode(text)
             if len(ids) + before + stages[name].max_new_tokens > model.engine.context_length:
                 return False
             before = stages[name].max_new_tokens  # the guidance is part of what the answer model reads

@@ -23,6 +23,7 @@ class AskKeywords(TypedDict, total=False):
     samples: int
     timeout: float | None
     history: Sequence[Result]
+    special_tokens: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class AskOptions:
             how large the majority is. More than one are sampled at temperature 0.7 by default.
         timeout: Seconds after which answering is given up.
         history: Earlier turns of a conversation, oldest first, for models that were trained to see them.
+        special_tokens: Whether special tokens in the question and the guidance are encoded as such; by default they are
+            text, so that nobody can end their own turn and write the assistant's.
 
     Raises:
         UsageError: a value is out of its range, or two contradict each other.
@@ -55,6 +58,7 @@ class AskOptions:
     samples: int = 1
     timeout: float | None = None
     history: Sequence[Result] = ()
+    special_tokens: bool = False
 
     def __post_init__(self) -> None:
         for stage, limit in self._limits().items():
@@ -87,7 +91,7 @@ class AskOptions:
         if self.seed is not None:
             sampling = replace(sampling, seed=self.seed)
         limit = self._limits().get(name, stage.max_new_tokens)
-        prompt = stage.prompt.after(_turns(name, self.history))
+        prompt = replace(stage.prompt, special_tokens=self.special_tokens).after(_turns(name, self.history))
         if name == "answer" and self.calculator is not None:
             prompt = replace(prompt, calculator=self.calculator)
         return replace(stage, prompt=prompt, sampling=sampling, max_new_tokens=limit)

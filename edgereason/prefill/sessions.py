@@ -17,6 +17,8 @@ from edgereason.prefill.optimizations import Optimizations
 from edgereason.prefill.overlapped_prefill import OverlappedPrefill
 from edgereason.prefill.prefix_cache import MAX_BYTES, PrefixCache
 from edgereason.prefill.prefix_files import PrefixFiles
+from edgereason.text.control_tokens import mark_all
+from edgereason.text.prompts import prompt_text
 from edgereason.text.tokenizer import TextTokenizer
 
 _GUIDANCE = "\ue000guidance\ue000"  # private use: no text has it
@@ -92,13 +94,14 @@ class StageSessions:
         model, stage = self._models["answer"], stages["answer"]
         assert isinstance(model.engine, NativeEngine)
         tokenizer = model.tokenizer
-        before, *behind = tokenizer.render(stage.prompt.messages(question, _GUIDANCE)).split(_GUIDANCE)
+        before, *behind = prompt_text(tokenizer, stage.prompt, question, _GUIDANCE).split(_GUIDANCE)
         if len(behind) != 1:
             return None
         start, rest = _split(tokenizer, before)
 
         def prompt(text: str) -> list[int]:
-            return start + tokenizer.encode(rest + text.strip())
+            guidance = text.strip() if stage.prompt.special_tokens else mark_all(text.strip(), tokenizer.control)
+            return start + tokenizer.encode(rest + guidance)
 
         room = stages["guidance"].max_new_tokens + stage.max_new_tokens + len(tokenizer.encode(behind[0]))
         also = writer if self._optimizations.shared_question else None
@@ -167,7 +170,7 @@ class StageSessions:
     def _fixed(self, stage: str) -> list[int]:
         """The tokens that a stage's prompt begins with, whatever the question."""
         tokenizer, prompt = self._models[stage].tokenizer, self._stages[stage].prompt
-        rendered = [tokenizer.encode(tokenizer.render(prompt.messages(question, "x"))) for question in _QUESTIONS]
+        rendered = [tokenizer.encode(prompt_text(tokenizer, prompt, question, "x")) for question in _QUESTIONS]
         same = 0
         for tokens in zip(*rendered, strict=False):
             if len(set(tokens)) > 1:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgereason.errors import UsageError
-from edgereason.text.prompts import Prompt
+from edgereason.errors import EdgeReasonWarning, UsageError
+from edgereason.text.prompts import Prompt, prompt_text
 from edgereason.text.tokenizer import Tokenizer
 
 IGNORED = -100
 """The label of a token that has no part in the loss (PyTorch's `cross_entropy`)."""
-
-_PROBE = "edgereason"  # a word that no template has of its own
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,17 @@ class Chat:
 
     def __init__(self, directory: Path) -> None:
         self.tokenizer = Tokenizer(directory)
+        if not self.tokenizer.template.takes_system:
+            warnings.warn(
+                f"The chat template of {directory} has no system turn: the system text goes before the question.",
+                EdgeReasonWarning,
+                stacklevel=2,
+            )
         self.end = _end_of_turn(self.tokenizer)
 
     def prompt(self, prompt: Prompt, question: str, guidance: str | None = None) -> str:
         """The text that a stage's model reads before it writes."""
-        return self.tokenizer.render(prompt.messages(question, guidance))
+        return prompt_text(self.tokenizer, prompt, question, guidance)
 
     def tokens(self, prompt: Prompt, question: str, guidance: str | None, completion: str) -> Tokens:
         """A stage's prompt and what it is to write."""
@@ -63,13 +68,11 @@ class Chat:
 
 
 def _end_of_turn(tokenizer: Tokenizer) -> int:
-    """What ends the assistant's turn: a stop token that the chat template puts there, or else the tokenizer's own."""
+    """What ends the assistant's turn: the token that the chat template puts there, or else the tokenizer's own."""
     stops = tokenizer.stop_ids()
-    if tokenizer.end_id is None and not stops:
+    if not stops:
         raise UsageError(
             f"{tokenizer.directory} defines no end token.", 'Set "eos_token" in its tokenizer_config.json.'
         )
-    turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
-    behind = tokenizer.render(turns).rpartition(_PROBE)[2]
-    end = next((id_ for id_ in tokenizer.encode(behind) if id_ in stops), tokenizer.end_id)
+    end = tokenizer.end_id if tokenizer.turn_end_id is None else tokenizer.turn_end_id
     return min(stops) if end is None else end

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgereason.errors import UsageError
 from edgereason.export.inputs.base_model import open_base
+from edgereason.export.inputs.tokenizer_files import file_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -37,7 +38,7 @@ class TrainingBase:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, with a token for padding; the examples' ids come from `Chat`."""
-        tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+        tokenizer = file_tokenizer(self.path)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from edgereason.errors import BundleError
+from edgereason.errors import BundleError, ExportError
 from edgereason.text.prompts import Prompt
 from edgereason.text.tokenizer import Tokenizer
 
 ExactComparison = tuple[dict[str, float], str]
 """`compared` and `different`, and a description of the first difference (empty where all are equal)."""
 
-_PROBES = (
+PROBES = (
+    "She sells 16 eggs.",
     "",
     " ",
     "  two  spaces,\ttab\n\nand lines \r\n",
@@ -38,7 +39,7 @@ def compare_ids(reference: Any, bundle: Tokenizer, texts: Sequence[str]) -> Exac
         texts: What the models read and write.
     """
     vocabulary = [text for text in reference.batch_decode([[i] for i in range(len(reference))]) if "\ufffd" not in text]
-    return compare_texts(reference, bundle.encode, [*texts, *_PROBES, *vocabulary])
+    return compare_texts(reference, bundle.encode, [*texts, *PROBES, *vocabulary])
 
 
 def compare_texts(reference: Any, encode: Callable[[str], list[int]], texts: Sequence[str]) -> ExactComparison:
@@ -70,6 +71,7 @@ def compare_prompts(
     for question, guidance in asked:
         expected = render_prompt(reference, prompt, question, guidance)
         try:
+            # Both take today for today: what the bundle keeps for it is the day of the training or export.
             found = bundle.render(bundle_prompt.messages(question, guidance))
         except BundleError as error:
             found = f"(refused: {error.what})"
@@ -82,10 +84,45 @@ def compare_prompts(
 
 def render_prompt(tokenizer: Any, prompt: Prompt, question: str, guidance: str | None) -> str:
     """A prompt's text as transformers renders it."""
-    text: str = tokenizer.apply_chat_template(
-        prompt.messages(question, guidance), tokenize=False, add_generation_prompt=True
-    )
-    return text
+    return _rendered(tokenizer, prompt.messages(question, guidance))
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The token that transformers' chat template puts behind an assistant's turn; None where it puts none."""
+    turns = [{"role": "user", "content": "edgereason"}, {"role": "assistant", "content": "edgereasonanswer"}]
+    try:
+        behind = _rendered(tokenizer, turns, generate=False).rpartition("edgereasonanswer")[2].strip()
+    except ExportError:
+        return None
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return next((int(id_) for id_ in ids[:1] if id_ in tokenizer.added_tokens_decoder), None)
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], generate: bool = True) -> str:
+    """A conversation as transformers renders it; of a system turn that the template does not take, the text goes first.
+
+    Raises:
+        ExportError: the template refuses these turns.
+    """
+    system = [{"role": "system", "content": "edgereasonsystem"}, {"role": "user", "content": "edgereason"}]
+    try:
+        takes = "edgereasonsystem" in _apply(tokenizer, system, True)
+    except Exception:  # whatever a template raises
+        takes = False
+    if messages[0]["role"] == "system" and not takes:
+        text = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+        messages = [{"role": "user", "content": text}, *messages[2:]]
+    try:
+        return _apply(tokenizer, messages, generate)
+    except Exception as error:
+        raise ExportError(
+            f"The chat template of {tokenizer.name_or_path} failed in transformers: {error}.",
+            "Give the adapter a chat template that takes its prompt.",
+        ) from error
+
+
+def _apply(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
 
 
 def compare_stops(expected: frozenset[int], found: Mapping[str, Iterable[int]]) -> ExactComparison:

@@ -30,6 +30,7 @@ from edgereason.export.settings import Settings
 from edgereason.export.staging import Staging
 from edgereason.files import write_json
 from edgereason.kernels.packing import BFloat16
+from edgereason.text.prompts import prompt_text
 from edgereason.text.tokenizer import Tokenizer
 
 _MERGED = "Export it with --layout merged."
@@ -47,6 +48,7 @@ def check_shared(base: Base, adapters: Mapping[str, Adapter], format: str = "nat
         for target in lora.targets:
             if target in EMBEDDINGS_AND_HEAD:
                 raise ExportError(f"{adapter.path} changes {target}, which both stages share.", _MERGED)
+        merge(base, adapter)  # it has all that its configuration names
         if lora.invocation and format != "native":
             raise ExportError(
                 f"{adapter.path} is an activated adapter, which the format {format} cannot apply to a part of a text.",
@@ -57,7 +59,7 @@ def check_shared(base: Base, adapters: Mapping[str, Adapter], format: str = "nat
 
 def _check_invoked(lora: LoraAdapter, adapter: Adapter, tokenizer: Tokenizer) -> None:
     for guidance in ("Steps: add.", None):
-        prompt = tokenizer.encode(tokenizer.render(adapter.prompt.messages("How many?", guidance)))
+        prompt = tokenizer.encode(prompt_text(tokenizer, adapter.prompt, "How many?", guidance))
         if lora.invocation and lora.activation(prompt) == len(prompt):
             raise ExportError(
                 f"{adapter.path} is activated by the tokens {list(lora.invocation)}, which its prompt does not have.",

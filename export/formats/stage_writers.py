@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgereason.errors import ExportError
 from edgereason.export.inputs.materialize import materialize
 from edgereason.export.inputs.merged_weights import MergedWeights
-from edgereason.export.inputs.tokenizer_files import copy_tokenizer
+from edgereason.export.inputs.tokenizer_files import copy_tokenizer, write_generation_config
 from edgereason.export.progress_callbacks import Progress, StepProgress
 from edgereason.export.quantization.calibration import CalibrationText
 from edgereason.export.quantization.methods import describe_quantization, quantize_model
@@ -87,8 +88,7 @@ def write_model(
 def copy_stage_tokenizer(config: dict[str, Any], source: Path, base: Path, directory: Path) -> frozenset[int]:
     """Copy the tokenizer in `source`, and the generation defaults of the base; returns the stop tokens."""
     copy_tokenizer(source, directory)
-    if (base / "generation_config.json").is_file():
-        shutil.copyfile(base / "generation_config.json", directory / "generation_config.json")
+    write_generation_config(base, source, directory)
     return _stop_ids(config, directory)
 
 
@@ -199,4 +199,10 @@ def _stop_ids(config: dict[str, Any], directory: Path) -> frozenset[int]:
     """The stop tokens of the stage's configuration, tokenizer and generation defaults."""
     end = config.get("eos_token_id")
     configured = end if isinstance(end, list) else [] if end is None else [end]
-    return Tokenizer(directory).stop_ids() | frozenset(configured)
+    stops = Tokenizer(directory).stop_ids() | frozenset(configured)
+    if beyond := [id_ for id_ in stops if id_ >= config["vocab_size"]]:
+        raise ExportError(
+            f"The end token {beyond[0]} is beyond the model's vocabulary of {config['vocab_size']:,}.",
+            'Correct "eos_token" in tokenizer_config.json, or "eos_token_id" in generation_config.json.',
+        )
+    return stops

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer as FastTokenizer
 
 from edgereason.errors import ExportError
 from edgereason.export.gguf import vocabulary
-from edgereason.export.gguf.pre_tokenizer import CURE, pre_tokenizer_name
+from edgereason.export.inputs.gguf.pre_tokenizer import CURE, pre_tokenizer_name
 from edgereason.export.inputs.tokenizer_files import copy_tokenizer
 from edgereason.files import write_json
+from edgereason.text.tokenizer import Tokenizer
 
 _PREPEND = {"type": "Prepend", "prepend": "▁"}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -50,17 +51,22 @@ def write_tokenizer_metadata(writer: gguf.GGUFWriter, directory: Path, config: d
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(pre_tokenizer_name(description, path))
         vocabulary.write_vocabulary(writer, vocabulary.byte_level(tokenizer, size, path), with_scores=False)
+    ends = config.get("eos_token_id")
+    end = ends[0] if isinstance(ends, list) and ends else ends
     with tempfile.TemporaryDirectory() as together:
         # The gguf package looks for special tokens in the tokenizer's files, and then in config.json.
         copy_tokenizer(directory, Path(together))
-        write_json(Path(together) / "config.json", config)
+        write_json(Path(together) / "config.json", {**config, "eos_token_id": end})
         special = gguf.SpecialVocab(together, load_merges=not pieces, n_vocab=size)
     special.add_to_gguf(writer, quiet=True)
+    turn_end = Tokenizer(directory).turn_end_id
+    if turn_end is not None and turn_end != special.special_token_ids.get("eos"):
+        writer.add_eot_token_id(turn_end)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Tokenizer]:
+def _read(path: Path) -> tuple[dict[str, Any], FastTokenizer]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")), Tokenizer.from_file(str(path))
+        return json.loads(path.read_text(encoding="utf-8")), FastTokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise ExportError(f"{path} cannot be read: {error}", "Copy it again from the model's source.") from error
 

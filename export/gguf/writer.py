@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType
 from torch import Tensor
 from transformers import AutoConfig
 
-from edgereason.errors import ExportError
+from edgereason.errors import EdgeReasonWarning, ExportError
 from edgereason.export.gguf import rope_conversion as rope
 from edgereason.export.gguf.families import GGUF_FAMILIES, Family, tensor_name, to_gguf_layout
 from edgereason.export.gguf.ggml_types import GGML_FILE_TYPES, Importance, choose_types, quantize_rows
@@ -133,6 +133,7 @@ def open_family(config: Any, where: Path) -> Family:
     if window := family.unseen_window(config):
         warnings.warn(
             f"{where} has a sliding window of {window} tokens, which llama.cpp lacks: longer texts may differ.",
+            EdgeReasonWarning,
             stacklevel=2,
         )
     return family

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from edgereason.errors import ExportError
 from edgereason.export.inputs.merged_weights import Float, MergedWeights
-from edgereason.export.inputs.tokenizer_files import copy_tokenizer
+from edgereason.export.inputs.tokenizer_files import copy_tokenizer, write_generation_config
 from edgereason.export.progress_callbacks import StepProgress, silent
 from edgereason.export.safetensors_writer import write_safetensors
 from edgereason.files import write_json
@@ -48,8 +47,7 @@ def materialize(merged: MergedWeights, directory: Path, progress: StepProgress =
         config = {key: value for key, value in merged.config.items() if key not in ("torch_dtype", "dtype")}
         kinds = {_kind(kept.get(name)) for name in merged.shapes}
         write_json(directory / "config.json", {**config, "dtype": kinds.pop() if len(kinds) == 1 else "float32"})
-        if (merged.base / "generation_config.json").is_file():
-            shutil.copyfile(merged.base / "generation_config.json", directory / "generation_config.json")
+        write_generation_config(merged.base, merged.tokenizer, directory)
         copy_tokenizer(merged.tokenizer, directory)
         _write_shards(merged, kept, directory, progress)
     except OSError as error:

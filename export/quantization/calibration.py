@@ -13,7 +13,7 @@ from typing import Any
 
 from edgereason.errors import UsageError
 from edgereason.files import read_json_lines
-from edgereason.text.prompts import Prompt
+from edgereason.text.prompts import Prompt, prompt_text
 from edgereason.text.tokenizer import Tokenizer
 
 DEFAULT_CALIBRATION_FILE = Path(__file__).parent / "calibration.jsonl"
@@ -65,7 +65,7 @@ class CalibrationText:
         guidance = record.get("guidance")
         for stage, prompt in self.prompts.items():
             known = None if stage == "guidance" else guidance
-            yield tokenizer.render(prompt.messages(record["question"], known)) + record.get(stage, "")
+            yield prompt_text(tokenizer, prompt, record["question"], known) + record.get(stage, "")
 
 
 def _plain_text(file: Path) -> str:

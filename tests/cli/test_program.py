@@ -94,7 +94,7 @@ def test_an_empty_question_is_refused(native_bundle: Path, question: str) -> Non
 
 def test_a_question_longer_than_the_context_is_refused(native_bundle: Path) -> None:
     message = error_of("ask", "why? " * 500, "--bundle", native_bundle, code=2)
-    assert "tokens; the guidance model's context holds 256." in message
+    assert "too many for the guidance model's context of 256." in message
 
 
 @pytest.mark.parametrize(

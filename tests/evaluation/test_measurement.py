@@ -75,7 +75,7 @@ def test_a_problem_that_does_not_fit_is_wrong_and_says_why(native_bundle: Path) 
             small, [Problem("why? " * 500, "1"), Problem("Who?", "1")], EvaluationSettings(max_new_tokens=3)
         ).rows
     assert not rows[0].correct
-    assert "context holds 256" in rows[0].error
+    assert "too many for the guidance model's context of 256" in rows[0].error
     assert rows[1].error == ""
 
 

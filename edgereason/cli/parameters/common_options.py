@@ -18,6 +18,12 @@ Calculator = Annotated[
         "[default: as the answer model was trained]",
     ),
 ]
+SpecialTokens = Annotated[
+    bool,
+    typer.Option(
+        "--special-tokens", help="Encode special tokens in questions and guidance as such; by default they are text."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Sequences per batch.")]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads [default: one per physical core].")]
 GpuLayers = Annotated[

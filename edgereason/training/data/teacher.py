@@ -18,7 +18,7 @@ from edgereason.errors import ContextError, EdgeReasonError, UsageError
 from edgereason.language_model import LanguageModel, open_stage
 from edgereason.pipeline.external_models import open_answer_model
 from edgereason.pipeline.remote import RemoteModel
-from edgereason.text.prompts import Prompt
+from edgereason.text.prompts import Prompt, prompt_text
 from edgereason.training.examples import Example
 
 Texts = Generator[list[str], None, None]
@@ -127,12 +127,13 @@ def open_teacher(source: str, kind: TextKind, threads: int | None = None) -> Tea
     return LocalTeacher(model, stage, _PROMPTS[kind])
 
 
-def _messages(prompt: Prompt, example: Example) -> list[dict[str, str]]:
+def _answer(example: Example) -> str:
+    """What the teacher is told that the answer is; of a multiple-choice question the choice's text."""
     answer = example.result or ""
     if example.choices and len(answer) == 1:
         index = ord(answer.upper()) - ord("A")
         answer = example.choices[index] if 0 <= index < len(example.choices) else answer
-    return prompt.messages(example.text, answer)
+    return answer
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ class RemoteTeacher:
 
         def one(example: Example, sample: int) -> str:
             sampling = request.sampling(example.line, sample)
-            return "".join(self.model.write(_messages(self.prompt, example), request.max_tokens, sampling)).strip()
+            return "".join(
+                self.model.write(self.prompt.messages(example.text, _answer(example)), request.max_tokens, sampling)
+            ).strip()
 
         with ThreadPoolExecutor(max(1, request.size)) as pool:
             for chunk in _chunks(examples, max(1, request.size // request.samples)):
@@ -186,7 +189,7 @@ class LocalTeacher:
 
     def _work(self, example: Example, request: TeacherRequest, sample: int) -> Work[str]:
         tokenizer, engine = self.model.tokenizer, self.model.engine
-        prompt = tokenizer.encode(tokenizer.render(_messages(self.prompt, example)))
+        prompt = tokenizer.encode(prompt_text(tokenizer, self.prompt, example.text, _answer(example)))
         room = min(request.max_tokens, engine.context_length - len(prompt))
         if room < 1:
             raise ContextError(

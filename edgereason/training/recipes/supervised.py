@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from trl import SFTConfig, SFTTrainer
 
 from edgereason.errors import EdgeReasonWarning, UsageError
 from edgereason.files import file_sha256, write_json
-from edgereason.text.prompts import Prompt
+from edgereason.text.prompts import Prompt, dated
 from edgereason.training.chat_tokens import Chat, Tokens
 from edgereason.training.lisa import LayerSampling, LisaSettings
 from edgereason.training.lora_settings import LoraSettings, save_adapter
-from edgereason.training.run_directory import Run, run_directory
+from edgereason.training.run_directory import Run, interrupted_settings, run_directory
 from edgereason.training.trainer import Schedule, arguments, fit, keep, keep_history, quiet_libraries, seeded
 from edgereason.training.training_base import TrainingBase
 from edgereason.training.weight_difference import as_adapter
@@ -60,12 +61,15 @@ def train_stage(
         UsageError: no sample is short enough, the loss diverged, or see `run_directory`.
         BundleError: the base has no chat template.
     """
-    tokens = _within(encode(Chat(base.path), prompt, samples), samples, _limit(base, max_length), data)
+    chat = Chat(base.path)
+    prompt = dated(prompt, chat.tokenizer.template, _first_day(out, resume))
+    tokens = _within(encode(chat, prompt, samples), samples, _limit(base, max_length), data)
     settings = {
         "recipe": name,
         "base": base.to_json(),
         "data": file_sha256(data),
         "samples": _digest(tokens),
+        **({} if prompt.date is None else {"date": prompt.date.isoformat()}),
         "schedule": schedule.to_json(),
         "lora" if isinstance(method, LoraSettings) else "lisa": asdict(method),
     }
@@ -128,6 +132,12 @@ def _train_lisa(
 
 def _dataset(tokens: Sequence[Tokens]) -> Dataset:
     return Dataset.from_list([{"input_ids": each.ids, "labels": each.labels} for each in tokens])
+
+
+def _first_day(out: Path, resume: bool) -> datetime.date:
+    """The day that a resumed training began on, or today."""
+    began = interrupted_settings(out).get("date") if resume else None
+    return datetime.date.fromisoformat(began) if began else datetime.date.today()
 
 
 def encode(chat: Chat, prompt: Prompt, samples: Sequence[Sample]) -> list[Tokens]:

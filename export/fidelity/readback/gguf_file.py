@@ -76,8 +76,8 @@ class GGUFFile:
         return int(self._key(f"{self._architecture}.attention.{which}"))
 
     def end_tokens(self) -> dict[str, frozenset[int]]:
-        field = self._reader.get_field("tokenizer.ggml.eos_token_id")
-        return {self._path.name: frozenset() if field is None else frozenset([int(field.contents())])}
+        fields = (self._reader.get_field(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot"))
+        return {self._path.name: frozenset(int(field.contents()) for field in fields if field is not None)}
 
 
 def _halves(tensor: npt.NDArray[np.float32], heads: int) -> Float32:
