@@ -24,5 +24,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
     "head": {"target_modules": ["q_proj", "lm_head"]},
     "both tables": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+    "both tables, tied": {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": True},
+    "embeddings and a saved head": {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"]},
     "some tokens": {"trainable_token_indices": [3, 8, 21]},
+    "other tokens of the head": {"trainable_token_indices": {"embed_tokens": [3, 8], "lm_head": [3, 21]}},
+    "some tokens and the head": {"target_modules": ["q_proj", "lm_head"], "trainable_token_indices": [3, 8, 21]},
 }
+
+
+def of_new_tokens(tokens: list[int]) -> dict[str, dict[str, Any]]:
+    """How tokens are trained that were added to the vocabulary, by name: arguments of PEFT's LoraConfig."""
+    return {
+        "saved tables": VARIANTS["saved tables"],
+        "saved embeddings": VARIANTS["saved embeddings"],
+        "saved head": VARIANTS["saved head"],
+        "saved and tied tables": VARIANTS["saved and tied tables"],
+        "embeddings": VARIANTS["embeddings"],
+        "head": VARIANTS["head"],
+        "both tables": VARIANTS["both tables"],
+        "both tables, tied": VARIANTS["both tables, tied"],
+        "embeddings and a saved head": VARIANTS["embeddings and a saved head"],
+        "the new tokens": {"trainable_token_indices": tokens},
+        "the new tokens, tied": {"trainable_token_indices": tokens, "ensure_weight_tying": True},
+        "the new tokens and an old one": {"trainable_token_indices": {"embed_tokens": [3, *tokens]}},
+        "the new tokens of each table": {"trainable_token_indices": {"embed_tokens": tokens, "lm_head": tokens}},
+        "other tokens of the head": {"trainable_token_indices": {"embed_tokens": tokens, "lm_head": [3, *tokens]}},
+        "the new tokens and the head": {"target_modules": ["q_proj", "lm_head"], "trainable_token_indices": tokens},
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -78,7 +78,14 @@ def save_adapter(base: Path, directory: Path, prompt: Prompt, seed: int = 0) -> 
     (directory / "prompt.json").write_text(json.dumps(prompt.to_json()))
 
 
-def save_variant(base: Path, directory: Path, vocab: int | None = None, seed: int = 3, **options: Any) -> None:
+def save_variant(
+    base: Path,
+    directory: Path,
+    vocab: int | None = None,
+    seed: int = 3,
+    save_embedding_layers: bool | Literal["auto"] = "auto",
+    **options: Any,
+) -> None:
     """Save an adapter of any kind, all of whose trained weights are away from where they began.
 
     Args:
@@ -86,6 +93,7 @@ def save_variant(base: Path, directory: Path, vocab: int | None = None, seed: in
         directory: Where to save it.
         vocab: Resize the vocabulary to so many tokens.
         seed: Of its weights.
+        save_embedding_layers: Whether PEFT saves both tables; "auto": where they were resized.
         options: Fields of PEFT's `LoraConfig`.
     """
     torch.manual_seed(seed)
@@ -99,7 +107,7 @@ def save_variant(base: Path, directory: Path, vocab: int | None = None, seed: in
         for parameter in peft_model.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.05 * torch.randn_like(parameter)
-        peft_model.save_pretrained(directory)
+        peft_model.save_pretrained(directory, save_embedding_layers=save_embedding_layers)
 
 
 def save_trio(directory: Path) -> dict[str, Path]:

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgereason.checkpoints.adapter_files import AdapterFiles, float_array, open_adapter_files
 from edgereason.checkpoints.safetensors_reader import MappedTensor
-from edgereason.checkpoints.weights import FloatWeight
+from edgereason.checkpoints.weights import FUSED, FloatWeight
 from edgereason.errors import BundleError
 
-_MERGE = "Export it merged into its base instead."
+EMBEDDINGS_AND_HEAD = ("model.embed_tokens", "lm_head")
+
+_MERGE = "Export it merged into its base instead (--layout merged)."
 # Fields of adapter_config.json that would change the computation, and the values with which they do not.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_dora": (False,),
@@ -48,6 +50,7 @@ class LoraAdapter:
         base: The name of the base that it was trained on, as its configuration says.
         targets: By the checkpoint's name of the projection, such as `model.layers.0.self_attn.q_proj`.
         digest: SHA-256 of its two files.
+        config: Its `adapter_config.json`.
         invocation: Tokens from which on an activated adapter applies (aLoRA, arXiv 2504.12397); empty where all of a
             sequence's tokens have the adapter.
     """
@@ -56,7 +59,30 @@ class LoraAdapter:
     base: str
     targets: dict[str, Lora]
     digest: bytes
+    config: dict[str, Any] = field(default_factory=dict)
     invocation: tuple[int, ...] = ()
+
+    def lacks(self, modules: Iterable[str]) -> str | None:
+        """The first of a model's modules that the configuration names and the file has no factors for; None if it is
+        complete.
+
+        Args:
+            modules: Names in the checkpoint. Fused modules may be there under both names: an adapter has one of them.
+
+        Raises:
+            BundleError: the configuration names modules in no way that PEFT knows.
+        """
+        present = set(self.targets)
+        for name in self.targets:
+            prefix, _, last = name.rpartition(".")
+            present |= {f"{prefix}.{part}" for part in FUSED.get(last, ())}
+            present |= {f"{prefix}.{whole}" for whole, parts in FUSED.items() if last in parts}
+        try:
+            return next((name for name in modules if name not in present and names_module(self.config, name)), None)
+        except (re.error, TypeError) as error:
+            raise BundleError(
+                f"{self.path / 'adapter_config.json'} does not say which modules it changes: {error}.", "Save it again."
+            ) from error
 
     def activation(self, ids: Sequence[int]) -> int:
         """From which of `ids` on the adapter applies: where the last invocation begins; `len(ids)` without one.
@@ -95,13 +121,41 @@ def plain_lora(files: AdapterFiles) -> LoraAdapter:
     targets = {target: _lora(target, parts, files.config, files.weights_file) for target, parts in factors.items()}
     if not targets:
         raise BundleError(f"{files.weights_file} changes nothing: it has no LoRA factors.", "Save the adapter again.")
-    return LoraAdapter(files.path, files.base, targets, files.digest(), _invocation(files.config, files.config_file))
+    invocation = _invocation(files.config, files.config_file)
+    return LoraAdapter(files.path, files.base, targets, files.digest(), files.config, invocation)
+
+
+def names_module(config: dict[str, Any], name: str) -> bool:
+    """Whether an adapter's configuration names a module, as PEFT understands `target_modules` and its other fields."""
+    excluded, targets = config.get("exclude_modules"), config.get("target_modules")
+    if excluded and _names(excluded, name):
+        return False
+    if isinstance(targets, str):
+        all_linear = targets.lower() == "all-linear"
+        return name not in EMBEDDINGS_AND_HEAD if all_linear else _names(targets, name)
+    layers = config.get("layers_to_transform")
+    if not targets or not _names(targets, name):
+        return False
+    if name in targets or layers is None or layers == []:
+        return True
+    patterns = config.get("layers_pattern") or [r"[^.]*"]
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name):
+            return int(match[1]) in (layers if isinstance(layers, list) else [layers])
+    return False
+
+
+def _names(pattern: str | list[str], name: str) -> bool:
+    """Whether an expression is a whole name, or one of several names its end."""
+    if isinstance(pattern, str):
+        return re.fullmatch(pattern, name) is not None
+    return name in pattern or any(name.endswith(f".{each}") for each in pattern)
 
 
 def _check_plain(config: dict[str, Any], file: Path) -> None:
-    for field, neutral in _NEUTRAL.items():
-        if (value := config.get(field)) is not None and value not in neutral:
-            raise BundleError(f"{file}: {field} = {value!r} cannot be applied row by row.", _MERGE)
+    for name, neutral in _NEUTRAL.items():
+        if (value := config.get(name)) is not None and value not in neutral:
+            raise BundleError(f"{file}: {name} = {value!r} cannot be applied row by row.", _MERGE)
 
 
 def _invocation(config: dict[str, Any], file: Path) -> tuple[int, ...]:

@@ -46,6 +46,7 @@ GPTQ_FILES = "gptq_model*.safetensors"
 """How AutoGPTQ names a checkpoint's weights when it is left to it."""
 
 _FLOATS = ("F16", "BF16", "F32")
+_ROWS_COMPARED = 4096
 
 
 class Weights:
@@ -95,6 +96,18 @@ class Weights:
     def names(self) -> Iterator[str]:
         """The names of the tensors in the files."""
         return iter(self._tensors)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a weight of this name, in any form."""
+        return name in self.packed or f"{name}.weight" in self._tensors or f"{name}.qweight" in self._tensors
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two float weights have the same values."""
+        one, two = (self._tensors.get(f"{each}.weight") for each in (name, other))
+        if one is None or two is None or one.array.shape != two.array.shape:
+            return False
+        parts = [slice(start, start + _ROWS_COMPARED) for start in range(0, len(one.array), _ROWS_COMPARED)]
+        return all(np.array_equal(_to_float32(_rows(one, part)), _to_float32(_rows(two, part))) for part in parts)
 
     def vector(self, name: str, size: int) -> Float32:
         """The weight `[size]` of a norm, as float32.
@@ -245,6 +258,11 @@ def _stack(parts: list[Whole]) -> Linear:
     if all(isinstance(part, BFloat16) for part in floats):
         return BFloat16(np.concatenate([part.bits for part in floats if isinstance(part, BFloat16)]))
     return np.concatenate([part.to_float32() if isinstance(part, BFloat16) else part for part in floats])
+
+
+def _rows(tensor: MappedTensor, rows: slice) -> FloatWeight:
+    part = tensor.array[rows]
+    return BFloat16(part) if tensor.dtype == "BF16" else part
 
 
 def _to_float32(tensor: FloatWeight) -> Float32:

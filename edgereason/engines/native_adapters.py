@@ -7,16 +7,14 @@ from types import ModuleType
 
 import numpy as np
 
-from edgereason.checkpoints.lora import Lora, LoraAdapter
+from edgereason.checkpoints.adapter_files import PEFT_PREFIX
+from edgereason.checkpoints.lora import EMBEDDINGS_AND_HEAD, Lora, LoraAdapter
 from edgereason.checkpoints.weights import FloatWeight
 from edgereason.engines.checks import unknown_adapter
 from edgereason.engines.saved_session import NO_ADAPTER
 from edgereason.errors import BundleError, EngineError
 from edgereason.kernels.packing import BFloat16
 from edgereason.models.projections import Projection
-
-_EMBEDDINGS_AND_HEAD = ("model.embed_tokens", "lm_head")
-"""Computed without adapters: the families' files tell these weights nothing of the rows."""
 
 
 class NativeAdapters:
@@ -42,7 +40,7 @@ class NativeAdapters:
 
         Raises:
             BundleError: the model lacks a projection that the adapter changes, has it in another shape, or lacks a
-                token that activates the adapter.
+                token that activates the adapter; or the adapter lacks factors that its configuration names.
         """
         if max(adapter.invocation, default=0) >= self._vocab_size:
             raise BundleError(
@@ -58,6 +56,12 @@ class NativeAdapters:
             part = self._ops.LoraPart(self._narrow(lora.a), self._narrow(lora.b), lora.scale, found.first)
             weights[id(found.weight)] = found.weight
             parts.setdefault(id(found.weight), []).append(part)
+        if missing := adapter.lacks(dict.fromkeys([*self._projections, *EMBEDDINGS_AND_HEAD])):
+            raise BundleError(
+                f"{adapter.path / 'adapter_model.safetensors'} lacks {PEFT_PREFIX}{missing}.lora_A.weight, which its "
+                "adapter_config.json asks for.",
+                "Copy it again from its source.",
+            )
         for key, weight in weights.items():
             self._ops.attach(weight, index, parts[key])
         self._loaded[index] = adapter
@@ -119,7 +123,7 @@ class NativeAdapters:
         self._loaded, self._projections = {}, {}
 
     def _projection(self, target: str, lora: Lora, adapter: LoraAdapter) -> Projection:
-        if target in _EMBEDDINGS_AND_HEAD:
+        if target in EMBEDDINGS_AND_HEAD:  # the families' files tell these weights nothing of the rows
             raise BundleError(
                 f"{adapter.path} changes {target}: embeddings and LM head are computed without adapters.",
                 "Export it merged into its base instead.",

@@ -96,13 +96,13 @@ def build(ops: ModuleType, weights: Weights, c: Config) -> Model:
             post_feedforward_layernorm=norm(f"{name}.post_feedforward_layernorm"),
         )
 
-    embed_tokens = linear("model.embed_tokens", c.vocab_size, c.hidden_size)
+    embed_tokens, lm_head = linear.embeddings_and_head(c.vocab_size, c.hidden_size, c.tie_word_embeddings)
     return Model(
         config=c,
         embed_tokens=embed_tokens,
         layers=[layer(index) for index in range(c.num_hidden_layers)],
         norm=norm("model.norm"),
-        lm_head=embed_tokens if c.tie_word_embeddings else linear("lm_head", c.vocab_size, c.hidden_size),
+        lm_head=lm_head,
         projections=linear.found,
     )
 

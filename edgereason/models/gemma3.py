@@ -29,7 +29,11 @@ _DEFAULTS = {
     "tie_word_embeddings": True,
 }
 # Where the text model's weights lie in one that sees images, as transformers 4 and 5 name them.
-_PREFIXES = ("language_model.model.", "model.language_model.")
+_PREFIXES = {
+    "language_model.model.": "model.",
+    "model.language_model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}
 
 
 def load(ops: ModuleType, weights: Weights) -> Model:
@@ -39,8 +43,8 @@ def load(ops: ModuleType, weights: Weights) -> Model:
         if not isinstance(values["text_config"], dict):
             raise BundleError("config.json: its text_config is no object.")
         values = values["text_config"]
-        for prefix in _PREFIXES:
-            weights = weights.renamed(prefix, "model.")
+        for prefix, ours in _PREFIXES.items():
+            weights = weights.renamed(prefix, ours)
     values = {**_DEFAULTS, **values}
     count, pattern = layer_count(values), integer(values, "sliding_window_pattern", 6)
     sliding = layer_types(values, [(index + 1) % pattern != 0 for index in range(count)])

@@ -33,6 +33,24 @@ class Projections:
         self._ops = ops
         self._weights = weights
 
+    def embeddings_and_head(self, rows: int, columns: int, tied: bool) -> tuple[Any, Any]:
+        """Embeddings and LM head, `[rows, columns]` each.
+
+        Where the configuration ties them, they are one weight. Like transformers, the checkpoint wins over it: a head
+        that differs from the embeddings is not tied; one without embeddings is both.
+
+        Raises:
+            BundleError: see `__call__`.
+        """
+        table, head = "model.embed_tokens", "lm_head"
+        weights = self._weights
+        if tied and weights.has(head) and not weights.has(table):
+            return (self(head, rows, columns),) * 2
+        embeddings = self(table, rows, columns)
+        if tied and not (weights.has(head) and not weights.equal(head, table)):
+            return embeddings, embeddings
+        return embeddings, self(head, rows, columns)
+
     def __call__(self, name: str, rows: int | tuple[int, ...], columns: int, bias: bool = False) -> Any:
         """A weight `[rows, columns]`, prepared; `rows` has one number for each part of a fused one.
 

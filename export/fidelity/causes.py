@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_CURES = {
+_CAUSES = {
     "tokenizer": (
-        "Its tokenizer.json is not the one that the adapter was trained with.",
-        "Save that tokenizer beside the adapter (tokenizer.save_pretrained) and export again.",
+        "Its tokenizer is not that of the reference.",
+        "Save the tokenizer of training beside the adapter (tokenizer.save_pretrained) and export again.",
     ),
     "gguf_tokenizer": (
         "llama.cpp tokenizes text differently from the tokenizer of the model's training. edgereason reads "
@@ -17,7 +17,7 @@ _CURES = {
         "For edgereason alone, allow it with --threshold gguf_tokenizer.different=N; or choose another --format.",
     ),
     "template": (
-        "Its prompt or chat template is not the one of the adapter's tokenizer.",
+        "Its prompts are not those of the reference.",
         "Save the training's tokenizer and prompt.json beside the adapter and export again.",
     ),
     "stops": (
@@ -25,12 +25,12 @@ _CURES = {
         "Set eos_token_id in the base's generation_config.json or eos_token in tokenizer_config.json; export again.",
     ),
     "merged": (
-        "The adapter was merged twice, into another base than it was trained on, or with another scale.",
-        "Give the base that adapter_config.json names, as it was before any merge.",
+        "Base and adapter do not compute the same merged as unmerged; no cause was found.",
+        "Merge them with PEFT's merge_and_unload() and export the result; report this kind of adapter.",
     ),
     "stored": (
-        "Merged weights are outside of the range of float16: above 65,504, or too small.",
-        "Export with --format onnx --bits 32, which stores float32, or train the adapter with a lower learning rate.",
+        "The weights in 16 bits do not compute what base and adapter do; no cause was found.",
+        "Export with --format onnx --bits 32, which stores float32; report this model.",
     ),
     "quantized": (
         "Quantization to so few bits changes this model's predictions.",
@@ -41,10 +41,27 @@ _CURES = {
         "Run `edgereason doctor`; if it finds nothing, compare the bundle's config.json with the base's; report it.",
     ),
 }
+"""What a rung shows by itself, and the cure."""
 
+_BEYOND_HALF = (
+    "Merged weights are beyond the range of float16, above 65,504.",
+    "Export with --format onnx --bits 32, which stores float32, or train the adapter with a lower learning rate.",
+)
+_BELOW_HALF = (
+    "Merged weights are too small for float16, which rounds them off.",
+    "Export with --format onnx --bits 32, which stores float32.",
+)
 _WRITER = (
     "The weights in the bundle's files are further from the merged ones than quantization explains.",
     "Export again; if it happens again, report it as an error of the writer.",
+)
+_IN_FULL = (
+    "The weights in the bundle's files are close to the merged ones, and still compute something else.",
+    "Allow the loss with --threshold, or report this model.",
+)
+_BEFORE = (
+    "The engine adds little to what the rungs before it have lost.",
+    "Try --method gptq, a smaller --group-size or --bits 8; or allow the loss with --threshold.",
 )
 
 _WORDS = {
@@ -85,6 +102,7 @@ def explain(
     exceeded: Sequence[str],
     detail: str,
     bits: int,
+    evidence: tuple[str, str] | None = None,
 ) -> Finding:
     """Describe a rung that is beyond its limits.
 
@@ -94,10 +112,9 @@ def explain(
         exceeded: The measures beyond their limits, at least one.
         detail: Details of the loss; may be empty.
         bits: Bits per weight in the bundle.
+        evidence: The cause and the cure that a check has found (see `evidence`).
     """
-    cause, cure = _CURES[rung]
-    if rung == "quantized" and (bits >= 16 or "weight" in exceeded):
-        cause, cure = _WRITER
+    cause, cure = evidence or _shown(rung, measures, exceeded, bits)
     if "different" in exceeded:
         ids = "texts have other token ids"
         what = {"tokenizer": ids, "gguf_tokenizer": ids, "template": "prompts are rendered differently"}
@@ -110,6 +127,19 @@ def explain(
         lost += f"where {_number(worst, limits[worst])} is allowed"
     sentence = f"The {stage} model loses too much on the rung {rung!r}: {lost}{f' ({detail})' if detail else ''}."
     return Finding(stage, rung, sentence, cause, cure)
+
+
+def _shown(rung: str, measures: Mapping[str, float], exceeded: Sequence[str], bits: int) -> tuple[str, str]:
+    """The cause that the measures of a rung show, and the cure."""
+    if rung == "stored" and "weight" in exceeded:
+        return _BELOW_HALF if math.isfinite(measures["weight"]) else _BEYOND_HALF
+    if rung == "quantized" and "weight" in exceeded:
+        return _WRITER
+    if rung == "quantized" and bits >= 16:
+        return _IN_FULL
+    if rung == "engine" and "step_kl" in measures and not {"step_kl", "different"} & set(exceeded):
+        return _BEFORE
+    return _CAUSES[rung]
 
 
 def _number(measure: str, value: float) -> str:

@@ -7,13 +7,17 @@ continuation by the reference, decoded greedily.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from edgereason.bundle import Bundle
 from edgereason.errors import UsageError
+from edgereason.export.fidelity import evidence
 from edgereason.export.fidelity import exact_rungs as exact
 from edgereason.export.fidelity.distance import ComparedText, Logits, Predictions, make_texts, measure_distance, predict
+from edgereason.export.fidelity.evidence import Evidence
 from edgereason.export.fidelity.limits import Limits, in_whole_counts
 from edgereason.export.fidelity.reference_model import SMALL
 from edgereason.export.fidelity.references import StageReference
@@ -112,10 +116,17 @@ def _exact_rungs(
     }
     if bundle.format != "gguf":
         del comparisons["gguf_tokenizer"]
+    checks: dict[str, Callable[[], Evidence]] = {
+        "tokenizer": lambda: evidence.of_tokenizer(Path(origin.tokenizer.name_or_path), tokenizer.directory),
+        "template": lambda: evidence.of_template(
+            origin.tokenizer, origin.prompt, tokenizer.directory, described.prompt
+        ),
+    }
     rungs = []
     for name, compare in comparisons.items():
         counts, detail = compare()
-        rungs.append(Rung(name, counts, limits[name], detail))
+        rung = Rung(name, counts, limits[name], detail)
+        rungs.append(replace(rung, evidence=checks[name]()) if rung.exceeded and name in checks else rung)
         _steps(progress, name)(1, 1)
     return rungs
 
@@ -152,7 +163,10 @@ def _weight_rungs(
         if name != next(iter(origin.rungs)):  # nothing precedes the first rung's weights
             worst, detail = _largest(changes)
             measures["weight"] = worst
-        yield Rung(name, measures, limits[name], detail), before
+        rung = Rung(name, measures, limits[name], detail)
+        if name == "merged" and rung.exceeded:
+            rung = replace(rung, evidence=origin.why_merged())
+        yield rung, before
 
 
 def _largest(changes: Mapping[str, float]) -> tuple[float, str]:

@@ -16,10 +16,14 @@ from edgereason.export.fidelity.questions import read_verification_questions
 from edgereason.export.fidelity.reference_model import available_memory, few_threads
 from edgereason.export.fidelity.references import StageReference, StageSource, reference_of_bundle, reference_of_source
 from edgereason.export.fidelity.report import FidelityReport, StageReport
+from edgereason.export.inputs.export_errors import library_errors
 from edgereason.export.progress_callbacks import Progress, for_stage
 
 if TYPE_CHECKING:
     from edgereason.export.settings import Settings
+
+
+_CURE = "Make sure that this library can use base, adapter and tokenizer, or export without the proof (--no-verify)."
 
 
 def measure_bundle(
@@ -47,6 +51,7 @@ def measure_bundle(
     Raises:
         UsageError: the questions cannot be used.
         BundleError, EngineError: the bundle or its engine cannot be used.
+        ExportError: transformers, PEFT or another library fails on what the bundle was made from.
     """
     bits = int(bundle.quantization["bits"])
     limits = with_thresholds(default_limits(bits), thresholds or {})
@@ -56,12 +61,13 @@ def measure_bundle(
     progress = progress or (lambda name, done, total: None)
     stages: dict[str, StageReport] = {}
     for stage in STAGES:
-        reference = _reference(bundle, stage, sources, memory)
         asked = [
             (question.text, given if stage == "answer" else None)
             for question, given in zip(questions, guidance, strict=True)
         ]
-        with few_threads(reference.parameters):
+        with library_errors(f"The proof of the {stage} model", _CURE):
+            reference = _reference(bundle, stage, sources, memory)
+        with few_threads(reference.parameters), library_errors(f"The proof of the {stage} model", _CURE):
             stages[stage], written = measure_stage(bundle, stage, reference, asked, limits, for_stage(progress, stage))
         # The answer model reads what the guidance model wrote, as in use.
         guidance = [given or text or None for given, text in zip(guidance, written, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import transformers
 from peft import PeftModel
 
 from edgereason.bundle import Bundle
-from edgereason.errors import BundleError, ExportError
+from edgereason.errors import BundleError
+from edgereason.export.fidelity.evidence import Evidence, of_merging
+from edgereason.export.fidelity.exact_rungs import PROBES, turn_end
 from edgereason.export.fidelity.layerwise_model import LayerwiseModel
 from edgereason.export.fidelity.readback.model_files import ModelFile, open_model_file
 from edgereason.export.fidelity.reference_model import (
@@ -31,7 +34,7 @@ from edgereason.export.inputs.base_model import Base
 from edgereason.export.inputs.merge import merge
 from edgereason.export.inputs.merged_weights import MergedWeights
 from edgereason.export.inputs.quiet_transformers import quiet_transformers
-from edgereason.export.inputs.tokenizer_files import find_tokenizer
+from edgereason.export.inputs.tokenizer_files import file_tokenizer, find_tokenizer, warn_of_differences
 from edgereason.files import read_json
 from edgereason.text.prompts import Prompt
 from edgereason.text.tokenizer import Tokenizer
@@ -51,6 +54,7 @@ class StageReference:
         empty: Returns a model to fill with the weights of each rung.
         rungs: The weights of each rung between the reference and the engine, by the rung's name.
         stored: The model in the bundle.
+        why_merged: Looks for the cause where the rung `merged` loses something.
     """
 
     parameters: int
@@ -62,6 +66,7 @@ class StageReference:
     empty: Callable[[], ReferenceModel]
     rungs: Mapping[str, Weight]
     stored: ModelFile
+    why_merged: Callable[[], Evidence | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,9 @@ def reference_of_source(bundle: Bundle, stage: str, source: StageSource, memory:
         ExportError: transformers cannot read the tokenizer.
     """
     base, adapter, config = source.base, source.adapter, source.config
-    tokenizer = open_tokenizer(find_tokenizer(adapter.path, base.path))
+    directory = find_tokenizer(adapter.path, base.path)
+    warn_of_differences(directory, list(PROBES))
+    tokenizer = file_tokenizer(directory)
     shapes = _shapes(config)
     stored = open_model_file(bundle.format, bundle.model(stage), shapes)
     rungs: dict[str, Weight] = {}
@@ -129,6 +136,7 @@ def reference_of_source(bundle: Bundle, stage: str, source: StageSource, memory:
         empty=lambda: _empty(config, on_rungs if bundle.shared else None, layerwise),
         rungs=rungs,
         stored=stored,
+        why_merged=partial(of_merging, source),
     )
 
 
@@ -156,7 +164,7 @@ def reference_of_bundle(bundle: Bundle, stage: str, memory: int | None = None) -
         parameters=_count(shapes),
         context=int(config["max_position_embeddings"]),
         prompt=bundle.stages[stage].prompt,
-        tokenizer=open_tokenizer(bundle.path / stage),
+        tokenizer=file_tokenizer(bundle.path / stage),
         stops=Tokenizer(bundle.path / stage).stop_ids().union(*stored.end_tokens().values()),
         open=open_model,
         empty=open_model,
@@ -171,22 +179,6 @@ def in_16_bits(weight: Float32) -> Float32:
         return weight
     with np.errstate(over="ignore"):
         return weight.astype(np.float16).astype(np.float32)
-
-
-def open_tokenizer(directory: Path) -> Any:
-    """transformers' tokenizer.
-
-    Raises:
-        ExportError: transformers cannot read it.
-    """
-    try:
-        with quiet_transformers():
-            return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # transformers and tokenizers raise every kind
-        raise ExportError(
-            f"transformers cannot read the tokenizer in {directory}: {str(error).strip().splitlines()[0]}",
-            "Save it there again with save_pretrained().",
-        ) from error
 
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -232,7 +224,8 @@ def unmerged_model(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> R
 def unmerged_layerwise_model(base: Base, adapter: Adapter, config: Mapping[str, Any]) -> ReferenceModel:
     """Base and unmerged adapter, with the base's weights read layer by layer."""
     # What is tied is so in the base, even where merging both unties it.
-    parts = skeleton.Skeleton({**base.config, "vocab_size": config["vocab_size"]}, adapter)
+    values = {**base.config, "vocab_size": config["vocab_size"]}
+    parts = skeleton.Skeleton(values, adapter, base.tied_in_name_only)
     return LayerwiseModel(parts.model, lambda name: parts.stored(name, base.read))
 
 
@@ -244,8 +237,8 @@ def _load(base: Base) -> Any:
 
 
 def _stops(tokenizer: Any, base: Base) -> frozenset[int]:
-    """The stop tokens in transformers: the tokenizer's, and those of the base's configuration files."""
-    ids = {tokenizer.eos_token_id} - {None}
+    """The stop tokens in transformers: the tokenizer's, a turn's end, and those of the base's configuration files."""
+    ids = {tokenizer.eos_token_id, turn_end(tokenizer)} - {None}
     for name in ("config.json", "generation_config.json"):
         if (base.path / name).is_file():
             value = read_json(base.path / name).get("eos_token_id")

@@ -39,12 +39,14 @@ class Rung:
             where weights follow those of another rung `weight`, the largest change of one as a share of its norm.
         limits: By measure.
         detail: Details of a loss: the first difference, or the weight that changed most.
+        evidence: The cause of a loss and its cure, where a check has found them.
     """
 
     name: str
     measures: Mapping[str, float]
     limits: Mapping[str, float]
     detail: str = ""
+    evidence: tuple[str, str] | None = None
 
     @property
     def exceeded(self) -> tuple[str, ...]:
@@ -58,6 +60,7 @@ class Rung:
             "measures": {name: _to_json(value) for name, value in self.measures.items()},
             "limits": dict(self.limits),
             **({"detail": self.detail} if self.detail else {}),
+            **({"evidence": list(self.evidence)} if self.evidence else {}),
         }
 
     @classmethod
@@ -66,7 +69,9 @@ class Rung:
         limits = {str(name): float(number) for name, number in value["limits"].items()}
         if value["rung"] not in TITLES:
             raise ValueError(f"unknown rung {value['rung']!r}")
-        return cls(value["rung"], measures, limits, str(value.get("detail", "")))
+        cause, cure = value.get("evidence") or ("", "")
+        evidence = (str(cause), str(cure)) if cause else None
+        return cls(value["rung"], measures, limits, str(value.get("detail", "")), evidence)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ class FidelityReport:
         if not broken:
             return None
         _, stage, rung = min(broken, key=lambda each: each[0])  # of equal rungs the first stage's
-        return explain(stage, rung.name, rung.measures, rung.limits, rung.exceeded, rung.detail, self.bits)
+        loss = (rung.measures, rung.limits, rung.exceeded, rung.detail)
+        return explain(stage, rung.name, *loss, self.bits, rung.evidence)
 
     @property
     def passed(self) -> bool:

@@ -53,7 +53,7 @@ def byte_level(tokenizer: Tokenizer, size: int, where: Path) -> Vocabulary:
     vocabulary = Vocabulary.empty(size)
     for token, id_ in _names(tokenizer, size, where).items():
         vocabulary.put(id_, token, TokenType.NORMAL)
-    vocabulary.add(tokenizer.get_added_tokens_decoder().items())
+    vocabulary.add(_with_rows(tokenizer, size))
     return vocabulary
 
 
@@ -79,7 +79,7 @@ def sentence_pieces(tokenizer: Tokenizer, merges: list[tuple[str, str]], size: i
         for token, id_ in names.items():
             kind = TokenType.BYTE if re.fullmatch("<0x[0-9A-F]{2}>", token) else TokenType.NORMAL
             vocabulary.put(id_, token, TokenType.UNKNOWN if token == unknown else kind, -float(first.get(token, 0)))
-    vocabulary.add(tokenizer.get_added_tokens_decoder().items())
+    vocabulary.add(_with_rows(tokenizer, size))
     return vocabulary
 
 
@@ -102,13 +102,18 @@ def _put_model(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def _names(tokenizer: Tokenizer, size: int, where: Path) -> dict[str, int]:
-    names: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    names: dict[str, int] = tokenizer.get_vocab(with_added_tokens=False)
     if max(names.values()) >= size:
         raise ExportError(
             f"{where} has the token id {max(names.values())}, but the model's embedding has {size} rows.",
             "Resize the model's embedding, or use the tokenizer that it was trained with.",
         )
-    return names
+    return names | {token.content: id_ for id_, token in _with_rows(tokenizer, size)}
+
+
+def _with_rows(tokenizer: Tokenizer, size: int) -> list[tuple[int, AddedToken]]:
+    """The added tokens that the model has rows for. Text models may lack those of images, which no text has."""
+    return [(id_, token) for id_, token in tokenizer.get_added_tokens_decoder().items() if id_ < size]
 
 
 def _looks_special(token: str) -> bool:

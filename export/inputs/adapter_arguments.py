@@ -47,22 +47,28 @@ def open_stage_adapter(
 def parse_adapters(values: list[str]) -> dict[str, float]:
     """The adapters and weights in `DIR:WEIGHT` strings; a `DIR` alone has the weight 1.
 
+    A string that names a directory as it stands is that directory, whatever its name ends with.
+
     Raises:
         UsageError: a directory is named twice.
     """
     weights: dict[str, float] = {}
     for value in values:
-        path, _, number = value.rpartition(":")
-        try:
-            weight = float(number)
-        except ValueError:
-            path, weight = value, 1.0
-        if not path:  # a directory whose name is a number
-            path, weight = value, 1.0
+        path, weight = _split_weight(value)
         if path in weights:
             raise UsageError(f"The adapter {path} is given twice.", "Give it once, with one weight.")
         weights[path] = weight
     return weights
+
+
+def _split_weight(value: str) -> tuple[str, float]:
+    path, _, number = value.rpartition(":")
+    if Path(value).is_dir() or not path:  # such as run:2, or a directory whose name is a number
+        return value, 1.0
+    try:
+        return path, float(number)
+    except ValueError:
+        return value, 1.0
 
 
 def parse_stage(value: str) -> dict[str, float]:
@@ -77,13 +83,15 @@ def parse_stage(value: str) -> dict[str, float]:
 def parse_references(values: list[str], stages: tuple[str, ...]) -> dict[str, str]:
     """The reference adapter of each stage, from `DIR` for all of them or `STAGE:DIR` for one.
 
+    A string that names a directory as it stands is that directory, for all stages.
+
     Raises:
         UsageError: a stage has two.
     """
     found: dict[str, str] = {}
     for value in values:
         stage, _, path = value.partition(":")
-        named = {stage: path} if stage in stages and path else dict.fromkeys(stages, value)
+        named = {stage: path} if stage in stages and path and not Path(value).is_dir() else dict.fromkeys(stages, value)
         if clash := set(named) & set(found):
             raise UsageError(f"The {min(clash)} stage has two reference adapters.", "Give it one.")
         found.update(named)

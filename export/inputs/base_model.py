@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 EXPORTABLE_FAMILIES = tuple(sorted(set(models.FAMILIES) - {"gemma3"}))
 """Values of `model_type` that can be exported. Of models that see images as well, only the text part could be."""
 
+EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_TIED_BY_DEFAULT = ("gemma2", "gemma3_text")
+"""Values of `model_type` whose LM head is tied where config.json does not say."""
+_ROWS_COMPARED = 4096
+
 
 @dataclass(frozen=True)
 class Base:
@@ -43,10 +49,20 @@ class Base:
     """The commit that was downloaded; None for a directory."""
     quantized: QuantizedBase | None = None
     """How its weights are quantized; they are read as float32 all the same. None where they are not."""
+    tied_in_name_only: bool = False
+    """Whether config.json says that the LM head is tied to the embeddings, and the files have other numbers for it.
+    Those are the model, as in transformers, and `config` says so."""
+    stored_as: Mapping[str, str] = field(default_factory=dict)
+    """The names in the files of weights that have another name in the model."""
 
     @property
     def weights(self) -> tuple[Path, ...]:
         return tuple(sorted(set(self.files.values())))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the LM head is the embeddings."""
+        return bool(self.config.get("tie_word_embeddings", self.config["model_type"] in _TIED_BY_DEFAULT))
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """A tensor in float32, by its name in the checkpoint; not to be changed in place.
@@ -56,6 +72,7 @@ class Base:
         """
         if name not in self.shapes:
             raise ExportError(f"{self.path} has no {name}.", "Give a complete model, saved by save_pretrained().")
+        name = self.stored_as.get(name, name)
         if self.quantized:
             return self.quantized.read(name, self._stored)
         return self._stored(name).astype(np.float32, copy=False)
@@ -66,7 +83,7 @@ class Base:
 
         if self.quantized or name not in self.shapes:
             return None
-        tensor = _open_tensor(self.files[name], name)
+        tensor = _open_tensor(self.files[name], self.stored_as.get(name, name))
         if tensor.dtype == torch.bfloat16:
             return BFloat16(tensor.view(torch.uint16).numpy())
         return tensor.numpy() if tensor.dtype in (torch.float16, torch.float32) else None
@@ -92,13 +109,17 @@ def _read_stored(file: Path, name: str) -> npt.NDArray[Any]:
 
 
 def open_base(source: str | Path, revision: str | None = None) -> Base:
-    """Open a base model from a directory, or download it from the hub by its id, at a revision.
+    """Open a base model from a directory or a GGUF file, or download it from the hub by its id, at a revision.
 
     Raises:
         ExportError: it is not there, has no safetensors weights, or is of a family that cannot be exported.
         UsageError: a revision of a directory.
     """
     path, commit = Path(source), None
+    if (file := gguf_file(path)) is not None:
+        if revision is not None:
+            raise UsageError(f"--revision needs a base from the hub, {source} is a file.", "Leave --revision out.")
+        return replace(open_base(_converted(file)), name=file.stem)
     if not path.is_dir():
         path, commit = download(str(source), revision)
     elif revision is not None:
@@ -120,7 +141,57 @@ def open_base(source: str | Path, revision: str | None = None) -> Base:
             EdgeReasonWarning,
             stacklevel=2,
         )
-    return Base(path, str(source) if commit else path.resolve().name, config, shapes, files, commit, quantized)
+    base = Base(path, str(source) if commit else path.resolve().name, config, shapes, files, commit, quantized)
+    return _with_its_head(base)
+
+
+def gguf_file(path: Path) -> Path | None:
+    """A base that is a GGUF file, or the only one in a directory without config.json; None where it is none."""
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    files = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").is_file() else []
+    return files[0] if len(files) == 1 else None
+
+
+def _converted(file: Path) -> Path:
+    from edgereason.export.inputs.gguf.gguf_conversion import converted
+
+    warnings.warn(
+        f"{file} is a GGUF file: its weights are dequantized, and their rounding errors become part of the model.",
+        EdgeReasonWarning,
+        stacklevel=3,
+    )
+    return converted(file)
+
+
+def _with_its_head(base: Base) -> Base:
+    """The base with the embeddings and the LM head that transformers gives it where config.json ties the two.
+
+    Where the files have both, and different numbers, the head is not tied; where they have the head alone, its numbers
+    are the embeddings.
+    """
+    if not base.tied:
+        return base
+    if HEAD in base.shapes and EMBEDDINGS not in base.shapes:
+        renamed = {EMBEDDINGS: HEAD}
+        shapes = {**base.shapes, EMBEDDINGS: base.shapes[HEAD]}
+        return replace(base, shapes=shapes, files={**base.files, EMBEDDINGS: base.files[HEAD]}, stored_as=renamed)
+    if HEAD not in base.shapes or _equal(base, HEAD, EMBEDDINGS):
+        return base
+    return replace(base, config={**base.config, "tie_word_embeddings": False}, tied_in_name_only=True)
+
+
+def _equal(base: Base, one: str, other: str) -> bool:
+    """Whether two weights have the same values; of float weights only one part at a time is in memory."""
+    import torch
+
+    if base.shapes[one] != base.shapes[other]:
+        return False
+    if base.quantized:
+        return np.array_equal(base.read(one), base.read(other))
+    first, second = (_open_tensor(base.files[name], name) for name in (one, other))
+    parts = [slice(start, start + _ROWS_COMPARED) for start in range(0, len(first), _ROWS_COMPARED)]
+    return all(torch.equal(first[part].float(), second[part].float()) for part in parts)
 
 
 def _tensors(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Path]]:

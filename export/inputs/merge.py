@@ -7,9 +7,10 @@ import numpy as np
 from edgereason.errors import ExportError
 from edgereason.export.inputs.adapter import Adapter
 from edgereason.export.inputs.base_model import Base
+from edgereason.export.inputs.export_errors import library_errors
 from edgereason.export.inputs.merged_weights import Float, Float32, MergedWeights
 from edgereason.export.inputs.pairing import check_architecture, vocabulary_size
-from edgereason.export.inputs.tokenizer_files import find_tokenizer
+from edgereason.export.inputs.tokenizer_files import find_tokenizer, stop_tokens
 
 
 def merge(base: Base, adapter: Adapter | None = None) -> MergedWeights:
@@ -51,7 +52,11 @@ def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
 
     plain = {key: value for key, value in base.config.items() if key != "quantization_config"}
     config = {**plain, "vocab_size": vocabulary_size(base, adapter)}
-    skeleton = Skeleton(config, adapter)
+    with library_errors(
+        f"Building the model of {base.path / 'config.json'}",
+        "Give base and adapter as they are after training, with the versions of transformers and PEFT that made them.",
+    ):
+        skeleton = Skeleton(config, adapter, base.tied_in_name_only)
     check_architecture(base, skeleton)
 
     def read(name: str) -> Float32:
@@ -74,4 +79,5 @@ def _merge(base: Base, adapter: Adapter | None) -> MergedWeights:
     if skeleton.tied and not tied:
         config["tie_word_embeddings"] = False
     tokenizer = find_tokenizer(*(each.path for each in (adapter, base) if each))
+    config["eos_token_id"] = stop_tokens(config.get("eos_token_id"), tokenizer)
     return MergedWeights(config, shapes, tokenizer, base.path, compute, as_stored)

@@ -12,12 +12,17 @@ from safetensors import safe_open
 from edgereason.errors import ExportError
 from edgereason.export.inputs.adapter import Adapter
 from edgereason.export.inputs.base_model import Base
+from edgereason.export.inputs.tokenizer_files import find_tokenizer
 from edgereason.files import read_json
+from edgereason.text.prompts import prompt_text
+from edgereason.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from edgereason.export.inputs.skeleton import Skeleton
 
-_EMBEDDING = "model.embed_tokens"
+_EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
+# Where PEFT puts a whole table of embeddings: with save_embedding_layers, and with each way of training some of it.
+_TABLES = ("weight", "base_layer.weight", "original_module.weight", "token_adapter.base_layer.weight")
 _FACTOR = re.compile(r"(?P<target>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(?:\.weight)?")
 # What people append to a model's name when they quantize it: an adapter trained on that is merged into the original.
 _QUANTIZED_NAME = re.compile(r"(-unsloth)?(-bnb)?-(4bit|8bit|int4|int8|awq|gptq.*|nf4)$", re.IGNORECASE)
@@ -34,6 +39,7 @@ def check_pairing(base: Base, adapter: Adapter, layout: str = "merged") -> None:
     """
     _check_layout(adapter, layout)
     for part in adapter.every:
+        _check_head(base, part)
         _check_kind(part, layout)
         _check_shapes(base, part)
         _check_recorded_base(base, part)
@@ -43,10 +49,20 @@ def check_pairing(base: Base, adapter: Adapter, layout: str = "merged") -> None:
 
 def vocabulary_size(base: Base, adapter: Adapter | None) -> int:
     """The rows of the embeddings: the adapter's, where training has resized them, else the base's."""
-    for name in (f"{_EMBEDDING}.weight", f"{_EMBEDDING}.base_layer.weight"):
-        if adapter is not None and name in adapter.shapes:
-            return adapter.shapes[name][0]
-    return int(base.config["vocab_size"])
+    rows = int(base.config["vocab_size"])
+    if adapter is None:
+        return rows
+    for module in (_EMBEDDING, _HEAD):
+        for table in _TABLES:
+            if f"{module}.{table}" in adapter.shapes:
+                return adapter.shapes[f"{module}.{table}"][0]
+    return max(rows, *(row + 1 for row in _trained_rows(adapter)), 0)
+
+
+def _trained_rows(adapter: Adapter) -> set[int]:
+    """The tokens whose embeddings were trained one by one; those that were added may be in no base."""
+    indices = adapter.config.get("trainable_token_indices") or []
+    return {int(row) for rows in (indices.values() if isinstance(indices, dict) else [indices]) for row in rows}
 
 
 def check_architecture(base: Base, skeleton: Skeleton) -> None:
@@ -56,16 +72,28 @@ def check_architecture(base: Base, skeleton: Skeleton) -> None:
         ExportError: a weight is missing, or of another shape.
     """
     for name, shape in skeleton.shapes.items():
-        if name in skeleton.tied or skeleton.brings(name):
+        source = skeleton.tied.get(name, name)
+        if skeleton.brings(name) or not skeleton.of_base(source):
             continue
-        found = base.shapes.get(name)
+        found = base.shapes.get(source)
         if found is None:
             raise ExportError(f"{base.path} lacks {name}.", "Give a complete model, saved by save_pretrained().")
-        if found != shape:
+        added = found[1:] == shape[1:] and set(range(found[0], shape[0])) <= skeleton.brought_rows(name)
+        if found != shape and not (added and found[0] < shape[0]):
             raise ExportError(
                 f"{base.path}: {name} is {list(found)}, by its configuration and adapter it has to be {list(shape)}.",
-                "Where training has resized the vocabulary, modules_to_save has to name embeddings and LM head.",
+                "Where training has resized the vocabulary, modules_to_save has to name embeddings and LM head, or the "
+                "adapter has to be saved with save_embedding_layers=True.",
             )
+
+
+def _check_head(base: Base, adapter: Adapter) -> None:
+    if base.tied_in_name_only and vocabulary_size(base, adapter) != vocabulary_size(base, None):
+        raise ExportError(
+            f"{adapter.path} has another vocabulary than {base.path}, whose config.json ties an LM head of other "
+            "numbers to the embeddings: resizing the vocabulary has tied them in training.",
+            "Remove lm_head.weight from the base, or set tie_word_embeddings to false where they were not tied.",
+        )
 
 
 def _check_layout(adapter: Adapter, layout: str) -> None:
@@ -115,15 +143,21 @@ def _check_shapes(base: Base, adapter: Adapter) -> None:
             continue
         target, part = match["target"], match["part"]
         expected = base.shapes.get(f"{target}.weight")
-        if expected is None and not (target == "lm_head" and base.config.get("tie_word_embeddings")):
+        if expected is None and not (target == _HEAD and base.tied):
             raise ExportError(f"{adapter.path} changes {target}, which {base.name} does not have.", cure)
         outputs, inputs = expected or base.shapes[f"{_EMBEDDING}.weight"]
-        if target in (_EMBEDDING, "lm_head"):
+        if target in (_EMBEDDING, _HEAD):
             outputs = rows
         # A is [rank, inputs] and B [outputs, rank], for a weight of [outputs, inputs]; an embedding's are those of
         # its transpose.
         wanted = inputs if (part == "A") != bool(match["embedding"]) else outputs
         found = shape[1] if part == "A" else shape[0]
+        if wanted == outputs == rows < found and target in (_EMBEDDING, _HEAD):
+            raise ExportError(
+                f"{adapter.path} was trained with {found} tokens, {base.name} has {rows}, and neither of them has the "
+                "embeddings of the others.",
+                "Save the adapter again with save_embedding_layers=True.",
+            )
         if len(shape) != 2 or found != wanted:
             raise ExportError(
                 f"{adapter.path} was trained on another base: its {target} is {found} wide, "
@@ -179,13 +213,15 @@ def _recorded(adapter: Adapter) -> str:
 def _check_tokenizers(base: Base, adapter: Adapter) -> None:
     rows = vocabulary_size(base, adapter)
     theirs = _tokens(adapter.path)
-    for directory, tokens in ((adapter.path, theirs), (base.path, None if theirs else _tokens(base.path))):
-        if tokens and max(tokens.values()) >= rows:
-            raise ExportError(
-                f"{directory / 'tokenizer.json'} has {max(tokens.values()) + 1} tokens, the model has {rows}.",
-                "Save the adapter again with save_embedding_layers=True, or remove the tokens that were not trained.",
-            )
     ours = _tokens(base.path)
+    # Some bases have more tokens than rows themselves: such as those for images, in their text models.
+    if any(id_ >= rows and ours.get(token) != id_ for token, id_ in theirs.items()):
+        raise ExportError(
+            f"{adapter.path / 'tokenizer.json'} has {max(theirs.values()) + 1} tokens, the model has {rows}.",
+            "Save the adapter again with save_embedding_layers=True, or remove the tokens that were not trained.",
+        )
+    if theirs or ours:
+        _check_used_tokens(base, adapter, rows)
     if not theirs or not ours:
         return
     for token, index in ours.items():
@@ -199,6 +235,26 @@ def _check_tokenizers(base: Base, adapter: Adapter) -> None:
         raise ExportError(
             f"The tokenizer of {adapter.path} has other merges than that of {base.path}.",
             "Copy the base's tokenizer into the adapter's directory, or pass the base that it was trained with.",
+        )
+
+
+def _check_used_tokens(base: Base, adapter: Adapter, rows: int) -> None:
+    """No text may need a token that the model has no row for: neither prompts nor stops, nor any plain text."""
+    directory = find_tokenizer(adapter.path, base.path)
+    file = directory / "tokenizer.json"
+    added = {token["content"] for token in read_json(file).get("added_tokens") or []}
+    beyond = {token: id_ for token, id_ in _tokens(directory).items() if id_ >= rows}
+    if not beyond:
+        return
+    tokenizer = Tokenizer(directory)
+    used = set(tokenizer.stop_ids()) | {id_ for token, id_ in beyond.items() if token not in added}
+    for guidance in ("Steps: add.", None):
+        used |= set(tokenizer.encode(prompt_text(tokenizer, adapter.prompt, "How many?", guidance)))
+    if max(used) >= rows:
+        raise ExportError(
+            f"{file} has the token {tokenizer.token(max(used))!r}, number {max(used)}, which texts use, and the model "
+            f"has only {rows} rows of embeddings.",
+            "Give the tokenizer that the model was trained with, or the model with the rows of all tokens.",
         )
 
 

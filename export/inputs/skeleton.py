@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgereason.checkpoints.adapter_files import PEFT_PREFIX
 from edgereason.errors import ExportError
 from edgereason.export.inputs.adapter import Adapter
+from edgereason.export.inputs.export_errors import last_line
 from edgereason.export.inputs.quiet_transformers import quiet_transformers
 
 Float32 = npt.NDArray[np.float32]
@@ -37,6 +38,8 @@ class Skeleton:
     Args:
         config: The base's Hugging Face configuration, with the vocabulary that the adapters have.
         adapter: The adapter, with those that are blended with it; None for the base alone.
+        tied_in_name_only: Whether the model has an LM head of its own, though its config.json says that it is tied:
+            PEFT goes by config.json, transformers by the weights.
 
     Attributes:
         shapes: Of every weight, by its name in the checkpoint, in the model's order.
@@ -47,23 +50,37 @@ class Skeleton:
         ExportError: an adapter cannot be loaded into this architecture.
     """
 
-    def __init__(self, config: Mapping[str, Any], adapter: Adapter | None) -> None:
+    def __init__(self, config: Mapping[str, Any], adapter: Adapter | None, tied_in_name_only: bool = False) -> None:
         empty = placeholder_model(config)
+        if tied_in_name_only:
+            cast(Any, empty).config.tie_word_embeddings = True
         self.shapes, self.tied = _parameters(empty)
         self.model = build_peft_model(empty, adapter) if adapter else empty
         self._base: nn.Module = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        for name, source in self.tied.items():
+            self._share(name, source)
 
     def changes(self, name: str) -> bool:
         """Whether the adapters change a weight, or bring it."""
         module, leaf = self._find(name)
         if isinstance(module, LoraLayer) and module.active_adapters[0] in _adapters_of(module):
             return leaf == "weight" or self._has_lora_bias(module) or self.brings(name)
-        return self.brings(name)
+        return isinstance(module, TrainableTokensWrapper) or self.brings(name)
 
     def brings(self, name: str) -> bool:
         """Whether the adapters have a weight of their own, in place of the base's."""
         module, leaf = self._find(name)
-        return isinstance(module, TrainableTokensWrapper) or not _is_placeholder(getattr(_own(module), leaf))
+        return not _is_placeholder(getattr(_own(module), leaf))
+
+    def brought_rows(self, name: str) -> frozenset[int]:
+        """The rows that training has replaced one by one (PEFT's `trainable_token_indices`)."""
+        module, _ = self._find(name)
+        if isinstance(module, LoraLayer):  # PEFT puts it around the wrapper
+            module = module.base_layer
+        if not isinstance(module, TrainableTokensWrapper):
+            return frozenset()
+        tokens = module.token_adapter.token_indices
+        return frozenset(row for adapter in module.active_adapters for row in tokens.get(adapter, ()))
 
     def merged(self, name: str, read: ReadWeight) -> Float32:
         """A weight with everything that the adapters do to it, float32.
@@ -83,27 +100,44 @@ class Skeleton:
             return self.unmerged(name, read)
         if not isinstance(module, LoraLayer | TrainableTokensWrapper):
             return _to_numpy(getattr(_own(module), leaf))
-        layer = module.token_adapter if isinstance(module, TrainableTokensWrapper) else module
-        with _lent(layer.base_layer, prefix, read):
-            try:
-                layer.merge(safe_merge=True)
-            except ValueError as error:
-                raise ExportError(
-                    f"The adapter cannot be merged into {name}: {error}.", "Check the base and the adapter."
-                ) from error
-            layer.merged_adapters.clear()
-            return _to_numpy(getattr(layer.base_layer, leaf))
+        if isinstance(module, TrainableTokensWrapper):
+            return _merge_layer(module.token_adapter, prefix, leaf, read)
+        if not isinstance(module.base_layer, TrainableTokensWrapper):
+            return _merge_layer(module, prefix, leaf, read)
+        if any(module.use_dora.values()):
+            raise ExportError(
+                f"The adapter cannot be merged into {name}: it has DoRA and trained tokens of a tied table.",
+                "Merge it with PEFT, and export the result.",
+            )
+        tokens = _merge_layer(module.base_layer.token_adapter, prefix, leaf, read)
+        return tokens + _to_numpy(module.get_delta_weight(module.active_adapters[0]))
 
     def unmerged(self, name: str, read: ReadWeight) -> Float32:
         """A weight before merging: the base's, or what training has put in its place."""
+        parameter = self._unmerged(name)
+        return read(name) if _is_placeholder(parameter) else _to_numpy(cast(Tensor, parameter))
+
+    def of_base(self, name: str) -> bool:
+        """Whether a weight before merging is the base's."""
+        return _is_placeholder(self._unmerged(name))
+
+    def _unmerged(self, name: str) -> object:
         module, leaf = self._find(name)
-        parameter = getattr(module.original_module if isinstance(module, ModulesToSaveWrapper) else _own(module), leaf)
-        return read(name) if _is_placeholder(parameter) else _to_numpy(parameter)
+        return getattr(module.original_module if isinstance(module, ModulesToSaveWrapper) else _own(module), leaf)
 
     def stored(self, name: str, read: ReadWeight) -> Float32:
         """As `unmerged`, for the name of any weight, tied ones included."""
         source = self.tied.get(name)
-        return self.unmerged(source, read) if source else read(name)
+        weight = self.unmerged(source, read) if source else read(name)
+        # The base lacks the rows of tokens that were added for training: the adapter replaces all of them.
+        more = self.shapes[name][0] - len(weight)
+        return np.pad(weight, [(0, more), *[(0, 0)] * (weight.ndim - 1)]) if more > 0 else weight
+
+    def _share(self, name: str, source: str) -> None:
+        """Give a weight what the adapter has brought under the other name of what both are tied to."""
+        module, leaf = self._find(name)
+        if self.of_base(source) and not isinstance(module, ModulesToSaveWrapper) and self.brings(name):
+            _own(self._find(source)[0]).register_parameter(leaf, getattr(_own(module), leaf))
 
     @staticmethod
     def _has_lora_bias(layer: LoraLayer) -> bool:
@@ -188,9 +222,11 @@ def _load(model: nn.Module, name: str, adapter: Adapter) -> PeftModel:
             model = get_peft_model(model, config, adapter_name=name, low_cpu_mem_usage=True)
         tensors = {PEFT_PREFIX + key: torch.from_numpy(array) for key, array in adapter.read()}
         found = set_peft_model_state_dict(model, tensors, name, low_cpu_mem_usage=True)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except KeyError as error:  # PEFT looks for it by its name in the file
+        raise _lacking(adapter, str(error.args[0])) from error
+    except (RuntimeError, ValueError, TypeError) as error:
         raise ExportError(
-            f"{adapter.path} does not fit its base: {_reason(error)}",
+            f"{adapter.path} does not fit its base: {last_line(error)}",
             "Check that both are the ones it was trained with.",
         ) from error
     _check_loaded(model, name, adapter, found.unexpected_keys)
@@ -209,7 +245,7 @@ def _blend(model: PeftModel, names: list[str], adapter: Adapter) -> None:
             )
     except ValueError as error:
         raise ExportError(
-            f"{', '.join(part.path.name for part in adapter.parts)} cannot be combined: {_reason(error)}",
+            f"{', '.join(part.path.name for part in adapter.parts)} cannot be combined: {last_line(error)}",
             "--combine cat combines adapters of different ranks.",
         ) from error
     model.set_adapter("blend")
@@ -219,23 +255,36 @@ def _blend(model: PeftModel, names: list[str], adapter: Adapter) -> None:
             module.scaling["blend"] = 1.0
 
 
-def _reason(error: Exception) -> str:
-    """The last line of an error, which is where torch names what does not fit."""
-    return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
-
-
 def _check_loaded(model: PeftModel, name: str, adapter: Adapter, unexpected: list[str]) -> None:
     """Make sure that every tensor of the adapter has its place, and every place its tensor."""
-    if unexpected:
-        raise ExportError(
-            f"{adapter.weights} has {unexpected[0]}, which its configuration does not explain.",
-            "Save the adapter again with PEFT's save_pretrained().",
-        )
+    for key in unexpected:
+        if not _is_copy(key, adapter):
+            raise ExportError(
+                f"{adapter.weights} has {key}, which its configuration does not explain.",
+                "Save the adapter again with PEFT's save_pretrained().",
+            )
     for key, parameter in model.named_parameters():
         if f".{name}" in key and parameter.is_meta:
-            raise ExportError(
-                f"{adapter.weights} lacks {key.replace(f'.{name}', '')}.", "Copy it again from its source."
-            )
+            raise _lacking(adapter, key.replace(f".{name}", ""))
+
+
+def _lacking(adapter: Adapter, tensor: str) -> ExportError:
+    return ExportError(
+        f"{adapter.weights} lacks {tensor}, which its adapter_config.json asks for.", "Copy it again from its source."
+    )
+
+
+def _is_copy(key: str, adapter: Adapter) -> bool:
+    """Whether PEFT has saved a tensor twice, and reads it under its other name.
+
+    Where training has resized the vocabulary, PEFT saves all that embeddings and LM head hold, beside what it reads.
+    """
+    module, _, leaf = key.removeprefix(PEFT_PREFIX).rpartition(".modules_to_save.")
+    if module:
+        return f"{module}.{leaf}" in adapter.shapes
+    # A tied LM head is read from the embeddings' entry.
+    tokens = "token_adapter.trainable_tokens_delta"
+    return key.endswith(f"lm_head.{tokens}") and any(name.endswith(f"embed_tokens.{tokens}") for name in adapter.shapes)
 
 
 def _parameters(model: nn.Module) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -260,8 +309,21 @@ def _own(module: nn.Module) -> nn.Module:
     elif isinstance(module, TrainableTokensWrapper):
         return _own(module.token_adapter.base_layer)
     elif isinstance(module, LoraLayer):
-        module = module.base_layer
+        return _own(module.base_layer)
     return module
+
+
+def _merge_layer(layer: Any, prefix: str, leaf: str, read: ReadWeight) -> Float32:
+    """A parameter of one of PEFT's layers, with its adapters merged."""
+    with _lent(layer.base_layer, prefix, read):
+        try:
+            layer.merge(safe_merge=True)
+        except ValueError as error:
+            raise ExportError(
+                f"The adapter cannot be merged into {prefix}{leaf}: {error}.", "Check the base and the adapter."
+            ) from error
+        layer.merged_adapters.clear()
+        return _to_numpy(getattr(layer.base_layer, leaf))
 
 
 @contextmanager

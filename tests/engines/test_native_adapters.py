@@ -253,6 +253,8 @@ Q_A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
         (change_config(lora_alpha="much"), "lora_alpha is 'much'"),
         (change_config(alpha_pattern={"(": 2}), "which is no expression"),
         (change_config(alpha_pattern=[1]), "alpha_pattern is"),
+        (change_config(target_modules="("), "does not say which modules it changes"),
+        (change_config(target_modules=["q_proj", "lm_head"]), "lacks base_model.model.lm_head.lora_A.weight"),
         (change_config(alora_invocation_tokens="now"), "alora_invocation_tokens is 'now'"),
         (
             change_config(alora_invocation_tokens=[1, 10**6]),
@@ -290,6 +292,34 @@ def test_adapters_of_shared_tables_have_to_be_merged(base, adapters, tmp_path):
         with pytest.raises(BundleError, match=message) as caught:
             NativeEngine(base).load_adapter(path)
         assert "merged" in caught.value.cure
+
+
+COMPLETE: dict[str, dict[str, Any]] = {
+    **ADAPTERS,
+    "an expression": {"target_modules": r".*\.(q_proj|up_proj)"},
+    "all linear layers": {"target_modules": "all-linear"},
+    "all but some": {"target_modules": "all-linear", "exclude_modules": ["down_proj", "model.layers.0.mlp.up_proj"]},
+    "all but an expression": {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*layers\.1\..*v_proj"},
+    "whole names": {"target_modules": ["model.layers.0.self_attn.q_proj", "layers.1.mlp.up_proj"]},
+    "layers of a pattern": {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_an_adapter_has_what_its_configuration_names_or_is_refused(base, name, tmp_path):
+    """As PEFT saves it, it is complete; without any one module, the first tensor that is missing is named."""
+    adapter = write_adapter(base, tmp_path / "adapter", **COMPLETE[name])
+    # PEFT writes what "all-linear" stands for; other programs write the word.
+    change_config(target_modules=COMPLETE[name]["target_modules"])(adapter)
+    engine = NativeEngine(base)
+    engine.load_adapter(adapter)
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    modules = sorted({tensor.partition(".lora_")[0] for tensor in tensors})
+    for module in modules[1::3] or modules:
+        save_file({each: value for each, value in tensors.items() if not each.startswith(f"{module}.lora")}, file)
+        with pytest.raises(BundleError, match="changes nothing" if len(modules) == 1 else f"lacks {module}.lora_A"):
+            engine.load_adapter(adapter)
 
 
 def test_an_adapter_of_a_deeper_base_is_named(base, tmp_path):

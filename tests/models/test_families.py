@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from families import FAMILIES, save_family
 from merged_model import random_ids, reference_logits, relative_error
-from transformers import PreTrainedModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from edgereason import load_model
 
@@ -60,3 +62,26 @@ def test_every_oddity_is_noticed(pair: Pair) -> None:
         finally:
             file.write_text(stored)
         assert error > 5 * TOLERANCE, oddity
+
+
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("stored", ["a head of its own", "the head twice", "the head alone"])
+def test_what_the_file_has_wins_over_what_config_json_ties(name: str, stored: str, tmp_path: Path) -> None:
+    save_family(name, tmp_path, tie_word_embeddings=True)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    tensors[HEAD] = tensors[TABLE].clone()
+    if stored == "a head of its own":
+        tensors[HEAD] += 0.5 * torch.randn(tensors[HEAD].shape, generator=torch.manual_seed(1))
+    elif stored == "the head alone":
+        del tensors[TABLE]
+    save_file(tensors, file, {"format": "pt"})
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    ids = random_ids(30, 320, seed=3)
+    with load_model(tmp_path) as model:
+        assert relative_error(model.logits(ids), reference_logits(reference, ids)) < TOLERANCE
+        tables = model.engine._model  # type: ignore[attr-defined]
+        assert (tables.lm_head is tables.embed_tokens) is (stored != "a head of its own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +16,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from edgereason.bundle import STAGES, Bundle
-from edgereason.errors import FidelityError, UsageError
+from edgereason.errors import ExportError, FidelityError, UsageError
 from edgereason.export import export
-from edgereason.export.fidelity import FidelityReport, default_limits, parse_thresholds
+from edgereason.export.fidelity import FidelityReport, default_limits, ladder, parse_thresholds
+from edgereason.export.fidelity.causes import explain
 from edgereason.export.fidelity.limits import exceeded, in_whole_counts
 from edgereason.export.fidelity.measure import measure_bundle
 from edgereason.export.fidelity.questions import read_verification_questions
@@ -163,23 +167,32 @@ def change_the_rope_base(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "stage", "rung", "words"),
+    ("damage", "stage", "rung", "words", "cause"),
     [
-        (lose_one_merge, "answer", "tokenizer", "texts have other token ids"),
-        (drop_the_system_turn, "guidance", "template", "prompts are rendered differently"),
-        (shuffle_scales, "answer", "quantized", "model.layers.1.mlp.down_proj.weight is off by"),
-        (change_the_rope_base, "answer", "engine", "KL divergence"),
+        (lose_one_merge, "answer", "tokenizer", "texts have other token ids", "answer/tokenizer.json is not the one"),
+        (drop_the_system_turn, "guidance", "template", "prompts are rendered differently", "template is not the one"),
+        (shuffle_scales, "answer", "quantized", "model.layers.1.mlp.down_proj.weight is off by", "than quantization"),
+        (change_the_rope_base, "answer", "engine", "KL divergence", "The engine does not compute the weights"),
     ],
 )
 def test_damage_to_a_bundle_is_named(
-    trio: Trio, questions: Path, bundle: Bundle, damage: Callable[[Bundle], None], stage: str, rung: str, words: str
+    trio: Trio,
+    questions: Path,
+    bundle: Bundle,
+    damage: Callable[[Bundle], None],
+    stage: str,
+    rung: str,
+    words: str,
+    cause: str,
 ) -> None:
     damage(bundle)
     report = measure_bundle(bundle, sources(trio), prompts=questions, thresholds=parse_thresholds(LENIENT))
     assert broken_rung(report) == (stage, rung)
     assert report.finding is not None
     assert words in report.finding.sentence
+    assert cause in report.finding.cause
     assert report.finding.cure
+    assert FidelityReport.from_json(report.to_json(), "bundle.json").finding == report.finding
 
 
 def test_a_lost_merge_inside_a_gguf_file_is_named(trio: Trio, questions: Path, tmp_path: Path) -> None:
@@ -209,30 +222,129 @@ def test_a_lost_end_token_is_named(trio: Trio, questions: Path, bundle: Bundle) 
     assert "bundle.json names none, the reference [2]" in report.finding.sentence
 
 
-def test_an_adapter_merged_twice_is_named(trio: Trio, questions: Path, bundle: Bundle) -> None:
+MERGES: dict[str, tuple[str, Callable[[str, Any, Any], Any]]] = {
+    "twice": ("was merged twice, as model.layers", lambda name, base, merged: 2 * merged - base),
+    "with a scale": ("was merged with 0.5 times its scale", lambda name, base, merged: (merged + base) / 2),
+    "into others": (
+        "is not the base's with the adapter",
+        lambda name, base, merged: merged[::-1].copy() if base.ndim == 2 else merged,
+    ),
+    # Where the weight that is looked at is right, no cause is made up.
+    "rightly": (
+        "no cause was found",
+        lambda name, base, merged: merged * 1.5 if name.endswith("norm.weight") else merged,
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MERGES)
+def test_how_an_adapter_was_merged_is_said_where_the_weights_show_it(
+    trio: Trio, questions: Path, bundle: Bundle, how: str
+) -> None:
     against = sources(trio)
-    once = against["guidance"]
-    assert once.merged is not None
-    twice = replace(once.merged, compute=lambda name: 2 * once.merged[name] - once.base.read(name))  # type: ignore[index]
-    report = measure_bundle(bundle, {**against, "guidance": replace(once, merged=twice)}, prompts=questions)
+    right = against["guidance"]
+    words, change = MERGES[how]
+    assert right.merged is not None
+    stored = right.merged
+    wrong = replace(stored, compute=lambda name: change(name, right.base.read(name), stored[name]))
+    report = measure_bundle(bundle, {**against, "guidance": replace(right, merged=wrong)}, prompts=questions)
     assert broken_rung(report) == ("guidance", "merged")
+    assert report.finding is not None
+    assert words in report.finding.cause
+
+
+def test_a_prompt_of_another_adapter_is_named(trio: Trio, questions: Path, bundle: Bundle) -> None:
+    asked = replace(
+        bundle.stages["guidance"], prompt=replace(bundle.stages["guidance"].prompt, user="Say it: {question}")
+    )
+    report = measure_bundle(
+        replace(bundle, stages={**bundle.stages, "guidance": asked}), sources(trio), prompts=questions
+    )
+    assert broken_rung(report) == ("guidance", "template")
+    assert report.finding is not None
+    assert report.finding.cause == "The bundle's prompt is not the adapter's."
+
+
+@pytest.mark.parametrize(
+    ("rung", "measures", "exceeded_", "bits", "words"),
+    [
+        ("stored", {"kl": 1.0, "weight": math.inf}, ("kl", "weight"), 8, "above 65,504"),
+        ("stored", {"kl": 1.0, "weight": 0.5}, ("kl", "weight"), 8, "too small for float16"),
+        ("stored", {"kl": 1.0, "weight": 1e-4}, ("kl",), 8, "no cause was found"),
+        ("stored", {"kl": 1.0}, ("kl",), 8, "no cause was found"),
+        ("quantized", {"kl": 1.0, "weight": 1e-4}, ("kl",), 16, "are close to the merged ones"),
+        ("quantized", {"kl": 1.0, "weight": 0.9}, ("kl", "weight"), 4, "than quantization explains"),
+        ("quantized", {"kl": 1.0, "weight": 0.1}, ("kl",), 4, "so few bits"),
+        ("engine", {"kl": 1.0, "step_kl": 1e-4}, ("kl",), 4, "adds little"),
+        ("engine", {"kl": 1.0, "step_kl": 0.9}, ("kl", "step_kl"), 4, "does not compute the weights"),
+    ],
+)
+def test_measures_name_the_cause_that_they_show(
+    rung: str, measures: dict[str, float], exceeded_: tuple[str, ...], bits: int, words: str
+) -> None:
+    found = explain("answer", rung, measures, dict.fromkeys(measures, 0.01), exceeded_, "", bits)
+    assert words in found.cause
+    assert found.cure
+
+
+def fail_in_torch() -> None:
+    torch.nn.Linear(5, 4)(torch.ones(2, 3))
+
+
+def fail_in_tokenizers() -> None:
+    Tokenizer.from_str("{}")
+
+
+def fail_in_transformers() -> None:
+    AutoModelForCausalLM.from_pretrained("/nowhere/at/all", local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("fail", "library"),
+    [
+        (fail_in_torch, "torch"),
+        (fail_in_tokenizers, "tokenizers"),
+        (fail_in_transformers, "transformers|huggingface_hub"),
+    ],
+)
+def test_what_fails_in_a_library_is_one_sentence(
+    trio: Trio,
+    questions: Path,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[], None],
+    library: str,
+) -> None:
+    monkeypatch.setattr(ladder, "make_texts", lambda *_: fail())
+    with pytest.raises(ExportError, match=rf"The proof of the guidance model failed in ({library}): \S") as caught:
+        measure_bundle(bundle, sources(trio), prompts=questions)
+    assert "\n" not in caught.value.what
+    assert "--no-verify" in caught.value.cure
+
+
+def test_our_own_errors_in_the_proof_are_not_blamed_on_a_library(
+    trio: Trio, questions: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "make_texts", lambda *_: {}["missing"])
+    with pytest.raises(KeyError):
+        measure_bundle(bundle, sources(trio), prompts=questions)
 
 
 def test_weights_that_16_bits_do_not_hold_are_named(trio: Trio, questions: Path, tmp_path: Path) -> None:
-    """Rows of up_proj times a million, the columns of down_proj that they meet divided by it: the same in fp32."""
+    """Rows of up_proj times 262,144, the columns of down_proj that they meet divided by it: the same in fp32."""
     other = {name: Path(shutil.copytree(path, tmp_path / name)) for name, path in trio.items()}
     with torch.no_grad():
         base = load_torch(other["base"] / "model.safetensors")
-        base["model.layers.0.mlp.up_proj.weight"] *= 2.0**20
-        base["model.layers.0.mlp.down_proj.weight"] *= 2.0**-20
+        base["model.layers.0.mlp.up_proj.weight"] *= 2.0**18
+        base["model.layers.0.mlp.down_proj.weight"] *= 2.0**-18
         save_torch(base, other["base"] / "model.safetensors", {"format": "pt"})
         for stage in STAGES:
             adapter = load_torch(other[stage] / "adapter_model.safetensors")
-            adapter["base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"] *= 2.0**20
-            adapter["base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"] *= 2.0**-20
+            adapter["base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"] *= 2.0**18
+            adapter["base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"] *= 2.0**-18
             save_torch(adapter, other[stage] / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(FidelityError, match=r"'stored'(.|\n)*float16") as caught:
-        export(other["base"], other["guidance"], other["answer"], tmp_path / "out", bits=8, prompts=questions)
+        export(other["base"], other["guidance"], other["answer"], tmp_path / "out", bits=4, prompts=questions)
     assert "model.layers.0.mlp" in caught.value.what
     assert not (tmp_path / "out").exists()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_variants import VARIANTS
+from adapter_variants import VARIANTS, of_new_tokens
 from families import FAMILIES, SIZES, save_family
 from merged_model import random_ids
 from random_model import save_base, save_variant
@@ -65,6 +65,29 @@ def test_base_and_unmerged_adapter(tmp_path: Path, variant: str, tied: bool) -> 
     base, adapter = open_base(tmp_path / "base"), open_adapter(tmp_path / "adapter", ANSWER)
     config = merge(base, adapter).config
     assert_same(unmerged_layerwise_model(base, adapter, config), unmerged_model(base, adapter, config))
+
+
+@pytest.mark.parametrize(
+    ("way", "saved"),
+    [
+        *(
+            (way, saved)
+            for way in ("saved tables", "the new tokens", "other tokens of the head")
+            for saved in ("auto", False)
+        ),
+        ("both tables", "auto"),
+    ],
+)
+def test_new_tokens(tmp_path: Path, way: str, saved: Any) -> None:
+    save_base(tmp_path / "base")
+    base = open_base(tmp_path / "base")
+    old = base.config["vocab_size"]
+    options = of_new_tokens([old, old + 1])[way]
+    save_variant(tmp_path / "base", tmp_path / "adapter", old + 2, save_embedding_layers=saved, **options)
+    adapter = open_adapter(tmp_path / "adapter", ANSWER)
+    config = merge(base, adapter).config
+    streamed = unmerged_layerwise_model(base, adapter, config)
+    assert_same(streamed, unmerged_model(base, adapter, config))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapter_variants import of_new_tokens
 from dequantized import load_dequantized
 from peft import LoraConfig, PeftModel, get_peft_model
-from random_model import save_adapter, save_base
-from safetensors.torch import load_file
+from random_model import save_adapter, save_base, save_variant
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from edgereason import load, load_model
@@ -132,6 +133,54 @@ def test_what_cannot_be_shared_is_refused(trio, tmp_path):
     adapter = write_adapter(tmp_path / "base", tmp_path / "head", target_modules=["lm_head"])
     message = refused({"base": tmp_path / "base", "guidance": trio["guidance"], "answer": adapter}, tmp_path)
     assert "changes lm_head, which both stages share" in message
+
+
+@pytest.mark.parametrize("layout", ["merged", "shared"])
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ({"target_modules": "all-linear"}, "layers.0.mlp.up_proj.lora_A.weight"),
+        ({"target_modules": "all-linear"}, "layers.1.mlp.up_proj.lora_B.weight"),
+        ({"layers_to_transform": [1]}, "layers.1.self_attn.q_proj.lora_A.weight"),
+        ({"rank_pattern": {"q_proj": 2}}, "layers.0.self_attn.q_proj.lora_B.weight"),
+    ],
+)
+def test_an_adapter_without_a_tensor_is_refused_before_any_work(trio, tmp_path, layout, changes, lost):
+    save_variant(trio["base"], tmp_path / "adapter", **changes)
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith(lost)}
+    save_file(tensors, file, {"format": "pt"})
+    for format in ("native", "gguf"):
+        with pytest.raises(EdgeReasonError, match=lost.rpartition(".lora_")[0]) as caught:
+            export(trio["base"], trio["guidance"], tmp_path / "adapter", tmp_path / "out", layout=layout, format=format)
+        assert "lacks" in str(caught.value) or "half of the factors" in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ({"modules_to_save": ["embed_tokens"]}, "embed_tokens.weight"),
+        ({"modules_to_save": ["norm"]}, "norm.weight"),
+        ({"trainable_token_indices": [3, 5]}, "trainable_tokens_delta"),
+        ({"use_dora": True}, "layers.1.self_attn.q_proj.lora_magnitude_vector"),
+    ],
+)
+def test_what_is_trained_beside_the_factors_is_complete_too(trio, tmp_path, changes, lost):
+    save_variant(trio["base"], tmp_path / "adapter", **changes)
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    save_file({name: each for name, each in load_file(file).items() if not name.endswith(lost)}, file, {"format": "pt"})
+    with pytest.raises(EdgeReasonError, match=rf"lacks base_model.*{lost}"):
+        export(trio["base"], trio["guidance"], tmp_path / "adapter", tmp_path / "out")
+
+
+@pytest.mark.parametrize("way", of_new_tokens([]))
+def test_new_tokens_are_merged_and_not_shared(trio, tmp_path, way):
+    old = json.loads((trio["base"] / "config.json").read_text())["vocab_size"]
+    save_variant(trio["base"], tmp_path / "adapter", old + 2, **of_new_tokens([old, old + 1])[way])
+    with pytest.raises(EdgeReasonError) as caught:
+        export(trio["base"], trio["guidance"], tmp_path / "adapter", tmp_path / "out", layout="shared")
+    assert "--layout merged" in caught.value.cure
 
 
 def test_an_activated_adapter_needs_a_prompt_that_invokes_it(trio, tmp_path):

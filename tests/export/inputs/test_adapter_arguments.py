@@ -178,6 +178,19 @@ def test_arguments_name_adapters_and_weights() -> None:
         parse_references(["sft", "answer:other"], stages)
 
 
+def test_a_directory_is_named_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run:2", "step-0:0.5", "answer:sft"):
+        (tmp_path / name).mkdir()
+        assert parse_adapters([name]) == parse_stage(name) == {name: 1.0}
+        assert parse_adapters([f"{tmp_path / name}:0.5"]) == {str(tmp_path / name): 0.5}
+    assert parse_stage("run:2,run:3") == {"run:2": 1.0, "run": 3.0}
+    assert parse_references(["answer:sft"], ("guidance", "answer")) == {
+        "guidance": "answer:sft",
+        "answer": "answer:sft",
+    }
+
+
 @pytest.mark.parametrize(
     "options", [{"combine": "sum"}, {"density": 0.0}, {"density": 1.5}, {"extrapolate": float("nan")}]
 )

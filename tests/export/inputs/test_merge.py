@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from adapter_variants import VARIANTS
+from adapter_variants import VARIANTS, of_new_tokens
 from peft import PeftModel
 from random_model import save_base, save_variant
 from safetensors.torch import load_file, save_file
@@ -27,9 +27,12 @@ from edgereason.export.inputs.adapter import Adapter, open_adapter
 from edgereason.export.inputs.base_model import Base, open_base
 from edgereason.export.inputs.materialize import materialize
 from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.merged_weights import MergedWeights
+from edgereason.export.inputs.pairing import check_pairing
 from edgereason.text.prompts import ANSWER, GUIDANCE
 
 IDS = torch.arange(40)[None]
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @pytest.fixture(scope="module", params=["tied", "with biases"])
@@ -55,10 +58,20 @@ def unmerged(base: Path, adapter: Path, vocab: int | None = None) -> torch.nn.Mo
     return PeftModel.from_pretrained(model, adapter).eval()
 
 
-def logits(model: torch.nn.Module) -> torch.Tensor:
+def logits(model: torch.nn.Module, ids: list[int] | None = None) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model(IDS).logits
+        found: torch.Tensor = model(IDS if ids is None else torch.tensor([ids])).logits
     return found
+
+
+def merge_checked(base: Base, adapter: Adapter) -> MergedWeights:
+    check_pairing(base, adapter)
+    return merge(base, adapter)
+
+
+def change_tensors(base: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    file = base / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in change(load_file(file)).items()}, file, {"format": "pt"})
 
 
 def opened(base: Path, adapter: Path) -> tuple[Base, Adapter]:
@@ -103,6 +116,70 @@ def test_a_resized_vocabulary_comes_with_the_adapter(base: Path, tmp_path: Path,
     materialize(merged, tmp_path / "merged")
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("saved", ["auto", False], ids=["tables saved", "tables not saved"])
+@pytest.mark.parametrize("way", of_new_tokens([]))
+def test_new_tokens_have_the_logits_of_peft_or_their_rows_are_lost(
+    base: Path, tmp_path: Path, way: str, saved: Any
+) -> None:
+    """PEFT's rows are random where the adapter's file lacks them: two models that are resized differ there."""
+    old = json.loads((base / "config.json").read_text())["vocab_size"]
+    save_variant(base, tmp_path / "adapter", old + 2, save_embedding_layers=saved, **of_new_tokens([old, old + 1])[way])
+    torch.manual_seed(1)
+    expected = logits(unmerged(base, tmp_path / "adapter", old + 2), [3, old, 5, old + 1, 7])
+    torch.manual_seed(2)
+    again = logits(unmerged(base, tmp_path / "adapter", old + 2), [3, old, 5, old + 1, 7])
+    inputs = opened(base, tmp_path / "adapter")
+    if (expected - again).abs().max() > 1e-3:
+        with pytest.raises(ExportError, match=r"has to be|neither of them has the embeddings") as caught:
+            merge_checked(*inputs)
+        assert "save_embedding_layers=True" in caught.value.cure
+        return
+    merged = merge_checked(*inputs)
+    materialize(merged, tmp_path / "merged")
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), [3, old, 5, old + 1, 7])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert merged.config["tie_word_embeddings"] is not ("lm_head.weight" in merged)
+
+
+@pytest.mark.parametrize(
+    "variant", ["all linear layers", "saved embeddings", "some tokens", "both tables", "embeddings"]
+)
+def test_a_head_that_is_tied_in_name_only_keeps_its_numbers(tmp_path: Path, variant: str) -> None:
+    save_base(tmp_path / "base")
+    change_tensors(tmp_path / "base", lambda tensors: {HEAD: tensors[TABLE].flip(0), **tensors})
+    save_variant(tmp_path / "base", tmp_path / "adapter", **VARIANTS[variant])
+    merged = merge_checked(*opened(tmp_path / "base", tmp_path / "adapter"))
+    assert merged.config["tie_word_embeddings"] is False
+    materialize(merged, tmp_path / "merged")
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(found, logits(unmerged(tmp_path / "base", tmp_path / "adapter")), rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_is_stored_twice_stays_tied(tmp_path: Path) -> None:
+    save_base(tmp_path / "base")
+    expected = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32))
+    for change in (
+        lambda tensors: {HEAD: tensors[TABLE].clone(), **tensors},
+        lambda tensors: {name: tensor for name, tensor in tensors.items() if name != TABLE},  # the head alone
+    ):
+        change_tensors(tmp_path / "base", change)
+        merged = merge(open_base(tmp_path / "base"))
+        assert merged.config["tie_word_embeddings"] is True
+        assert HEAD not in merged
+        materialize(merged, tmp_path / "merged")
+        found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32))
+        torch.testing.assert_close(found, expected)
+
+
+def test_tokens_cannot_be_added_to_a_base_that_is_tied_in_name_only(tmp_path: Path) -> None:
+    save_base(tmp_path / "base")
+    change_tensors(tmp_path / "base", lambda tensors: {HEAD: tensors[TABLE].flip(0), **tensors})
+    old = json.loads((tmp_path / "base/config.json").read_text())["vocab_size"]
+    save_variant(tmp_path / "base", tmp_path / "adapter", old + 2)
+    with pytest.raises(ExportError, match="ties an LM head of other numbers to the embeddings"):
+        merge_checked(*opened(tmp_path / "base", tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

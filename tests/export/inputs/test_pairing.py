@@ -133,11 +133,13 @@ def test_what_cannot_be_merged_is_named(pair: Path, damage: Damage, message: str
     ("change", "message"),
     [
         ({"num_hidden_layers": 3}, r"base lacks model\.layers\.2\."),
+        ({"hidden_act": "unknown"}, r"Building the model of .*config\.json failed in transformers: \S"),
+        ({"num_attention_heads": "many"}, r"Building the model of .*config\.json failed in "),
         ({"vocab_size": 999}, r"embed_tokens\.weight is \[\d+, 64\], .* be \[999, 64\]"),
     ],
 )
 def test_a_base_that_is_not_what_its_configuration_says_is_named(
-    pair: Path, change: dict[str, int], message: str
+    pair: Path, change: dict[str, Any], message: str
 ) -> None:
     configure("base/config.json", **change)(pair)
     with pytest.raises(ExportError, match=message):
