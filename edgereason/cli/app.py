@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from edgereason.cli import ask, batch, bench, calibrate, chat, data, doctor, evaluate, export, inspect, train, verify
+from edgereason.cli import (
+    ask,
+    batch,
+    bench,
+    calibrate,
+    chat,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    train,
+    verify,
+)
 from edgereason.cli.parameters.renamed_options import RenamingGroup
 from edgereason.errors import EdgeReasonError
 from edgereason.progress.display import log_json
@@ -26,6 +40,7 @@ app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.command("batch")(batch.batch)
 app.command("export")(export.export)
+app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.add_typer(data.app, name="data")

@@ -12,7 +12,7 @@ from edgereason.cli.parameters.common_options import Prompts, Thresholds
 
 
 def export(
-    base: Annotated[str, typer.Option(help="Base model: a Hugging Face directory or hub id.")],
+    base: Annotated[str, typer.Option(help="Base model: a Hugging Face directory, a GGUF file or a hub id.")],
     guidance_adapter: Annotated[
         list[str], typer.Option(help="PEFT adapter of the guidance model; repeat as DIR:WEIGHT to combine several.")
     ],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Data = Annotated[Path, typer.Argument(help="Training data, JSON lines.")]
-Base = Annotated[str, typer.Option(help="Base model: a Hugging Face directory or hub id.")]
+Base = Annotated[str, typer.Option(help="Base model: a Hugging Face directory, a GGUF file or a hub id.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a base model on the hub.")]
 Out = Annotated[Path, typer.Option(help="Directory of the new adapter.")]
 Epochs = Annotated[float, typer.Option(help="Number of epochs.")]

@@ -23,8 +23,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 import edgereason.text.tokenizer
 from edgereason.checkpoints.llama_library import llama_library, without_weights
 from edgereason.errors import ExportError
-from edgereason.export.gguf.pre_tokenizer import pre_tokenizer_name
 from edgereason.export.gguf.tokenizer_metadata import model_name, write_tokenizer_metadata
+from edgereason.export.inputs.gguf.pre_tokenizer import pre_tokenizer_name
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -52,6 +52,20 @@ WAYS: dict[str, tuple[Any, bool]] = {
     "gpt-4o": (GPT_4O, False),
 }
 ASCII_ONLY = ("tekken", "gpt-4o")  # in which llama.cpp knows capitals
+
+
+@pytest.mark.parametrize("save", [save_pieces, save_tokenizer], ids=["pieces", "byte level"])
+def test_an_added_token_without_a_row_is_left_out(save: Any, tmp_path: Path) -> None:
+    tokenizer: Tokenizer = save(tmp_path)
+    rows = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens([AddedToken("<image_soft_token>", normalized=False, special=True)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write_vocabulary(tmp_path, tmp_path / "vocabulary.gguf", rows)
+    with vocabulary(tmp_path / "vocabulary.gguf") as vocab:
+        assert llama_library().llama_vocab_n_tokens(vocab) == rows
+        text = "Tom has 12 apples."
+        assert llama_cpp_ids(vocab, text) == tokenizer.encode(text, add_special_tokens=False).ids
+        assert max(llama_cpp_ids(vocab, "<image_soft_token>")) < rows
 
 
 @contextmanager

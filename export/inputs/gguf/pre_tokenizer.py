@@ -68,6 +68,25 @@ def pre_tokenizer_name(description: dict[str, Any], where: Path) -> str:
     return name
 
 
+_ALIASES = {
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral", "lfm2"), "llama-bpe"),
+    **dict.fromkeys(("starcoder", "refact", "codeshell"), "smollm"),
+    **dict.fromkeys(("phi-2", "gigachat", "mellum", "mpt", "olmo"), "gpt-2"),
+    **dict.fromkeys(("deepseek-r1-qwen", "stablelm2"), "qwen2"),
+    **dict.fromkeys(("llama4", "kanana2"), "gpt-4o"),
+}
+"""Other names that llama.cpp has for the same rules, as its loader (`llama-vocab.cpp`) maps them."""
+
+
+def splitting(name: str) -> tuple[tuple[str, ...], bool] | None:
+    """How text is split under a name of llama.cpp's: step after step, and whether whole words are taken unmerged.
+
+    None where the name is not known.
+    """
+    rules = {name: rules for rules, name in _NAMES.items()}
+    return rules.get(_ALIASES.get(name, name))
+
+
 def _step(step: dict[str, Any]) -> str:
     match step:
         case {"type": "Digits", "individual_digits": True}:
