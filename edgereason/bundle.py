@@ -20,7 +20,6 @@ manifest's sizes and SHA-256 sums when it is opened.
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from typing import Any
 
 from edgereason.errors import BundleError, UsageError
 from edgereason.files import file_sha256
+from edgereason.publishing import moved_aside
 from edgereason.text.prompts import Prompt
 
 SCHEMA = 1
@@ -239,12 +239,10 @@ class Bundle:
         """
         manifest = path / MANIFEST
         if not manifest.is_file():
-            place = path.absolute()
-            moved = sorted(place.parent.glob(f".{glob.escape(place.name)}.*.old"))
-            if moved and not place.exists():
+            if (moved := moved_aside(path)) and not path.exists():
                 raise BundleError(
                     f"{path} is not there: an export was killed while it replaced it.",
-                    f"Rename {moved[-1]} to {place.name}, or export it again.",
+                    f"Rename {moved[0]} to {path.name}, or export it again.",
                 )
             raise BundleError(
                 f"{path} is not a bundle: it has no {MANIFEST}.",

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, text
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist.", "Give a JSON lines file.") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read: {error}.", "Give a JSON lines file.") from error
 
 

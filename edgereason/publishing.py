@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import glob
 import os
 import re
 import shutil
@@ -30,8 +29,9 @@ _EXCHANGE = 2
 """`RENAME_EXCHANGE` of Linux's renameat2(2), and `RENAME_SWAP` of macOS's renamex_np(2)."""
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system answers that does not know how."""
+_NEW_ON_LINUX, _NEW_ON_MACOS = 1, 4
+"""`RENAME_NOREPLACE` and `RENAME_EXCL`."""
 _LOCK = "lock"
-_MORE_SPACE = "Free some space, or give an --out on another disk."
 
 
 @contextmanager
@@ -44,11 +44,11 @@ def new_directory(out: Path, replace: bool = False) -> Iterator[Path]:
     """
     with told_write_errors(out), unfinished(out, "new") as place:
         if os.path.lexists(out) and not replace:
-            raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
+            raise _exists(out)
         complete = place / "directory"
         complete.mkdir()
         yield complete
-        publish(complete, out)
+        publish(complete, out, replace)
 
 
 @contextmanager
@@ -67,10 +67,10 @@ def told_write_errors(out: Path) -> Iterator[None]:
         if code is None and not isinstance(error, OSError):
             raise
         reason = os.strerror(code) if code else str(error)
-        refused = code in (errno.EROFS, errno.EACCES, errno.EPERM)
+        full = code in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
         raise ExportError(
             f"{out} could not be written: {reason}.",
-            "Give an --out in a directory that you may write to." if refused else _MORE_SPACE,
+            "Free some space, or write to another disk." if full else "Write to a directory where you may make files.",
         ) from error
 
 
@@ -136,20 +136,31 @@ def recover(out: Path) -> None:
             old.rename(out)
 
 
-def publish(complete: Path, out: Path) -> None:
-    """Force a directory to the disk and give it its final name, in place of what has it.
+def publish(complete: Path, out: Path, replace: bool = False) -> None:
+    """Force a directory to the disk and give it its final name.
 
-    Where the system can, the two are exchanged in one step. Elsewhere it takes two, between which nothing has the name;
-    `recover` undoes the first of them.
+    Where the system can, it is exchanged in one step with what has the name. Elsewhere it takes two, between which
+    nothing has the name; `recover` undoes the first of them.
+
+    Args:
+        complete: The directory.
+        out: Its final name.
+        replace: Whether what has this name goes.
 
     Raises:
+        ExportError: something has the name by now, and is not to be replaced.
         OSError: the disk is full or refuses; what was at `out` is there still.
     """
     for file in complete.rglob("*"):
         sync(file)
     sync(complete)
     old = complete
-    if not os.path.lexists(out):
+    if not replace:
+        try:
+            _rename_new(complete, out)
+        except FileExistsError as error:
+            raise _exists(out) from error
+    elif not os.path.lexists(out):
         complete.rename(out)
     elif not exchange(complete, out):
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
@@ -171,20 +182,38 @@ def exchange(first: Path, second: Path) -> bool:
     Raises:
         OSError: the disk refuses.
     """
+    return _renamed(first, second, _EXCHANGE, _EXCHANGE)
+
+
+def _rename_new(first: Path, second: Path) -> None:
+    """Rename, unless something has the new name: told by the system in the same step where it can."""
+    if not _renamed(first, second, _NEW_ON_LINUX, _NEW_ON_MACOS):
+        if os.path.lexists(second):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(second))
+        first.rename(second)
+
+
+def _renamed(first: Path, second: Path, on_linux: int, on_macos: int) -> bool:
+    """Rename with the flags of renameat2(2) or renamex_np(2); False where the system or the disk does not know them."""
     if sys.platform not in ("linux", "darwin"):
         return False
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(first), os.fsencode(second)
     if hasattr(library, "renameat2"):
-        status = library.renameat2(_FROM_HERE, names[0], _FROM_HERE, names[1], _EXCHANGE)
+        status = library.renameat2(_FROM_HERE, names[0], _FROM_HERE, names[1], on_linux)
     elif hasattr(library, "renamex_np"):
-        status = library.renamex_np(*names, _EXCHANGE)
+        status = library.renamex_np(*names, on_macos)
     else:
         return False
     code = ctypes.get_errno()
     if status != 0 and code not in _CANNOT:
         raise OSError(code, os.strerror(code), str(second))
     return bool(status == 0)
+
+
+def moved_aside(out: Path) -> list[Path]:
+    """What killed processes have moved aside while they replaced `out`, the newest first."""
+    return _beside(out, "old")
 
 
 def _beside(out: Path, kind: str) -> list[Path]:
@@ -195,7 +224,11 @@ def _beside(out: Path, kind: str) -> list[Path]:
             return path.stat().st_mtime
         return 0.0
 
-    found = [path for path in out.absolute().parent.glob(f".{glob.escape(out.name)}.*.{kind}") if path.is_dir()]
+    place = out.absolute()
+    # One key between the dots: ".my.bundle.KEY.old" belongs to "my.bundle", and not to "my".
+    name = re.compile(rf"\.{re.escape(place.name)}\.[^.]+\.{kind}")
+    candidates = place.parent.iterdir() if place.parent.is_dir() else iter(())
+    found = [path for path in candidates if name.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=changed, reverse=True)
 
 
@@ -232,7 +265,11 @@ def _locked(place: Path, out: Path) -> Iterator[list[Path]]:
 
 
 def _busy(out: Path) -> ExportError:
-    return ExportError(f"Another export is writing {out}.", "Wait for it, or give another --out.")
+    return ExportError(f"Another process is writing {out}.", "Wait for it, or write to another directory.")
+
+
+def _exists(out: Path) -> ExportError:
+    return ExportError(f"{out} exists already.", "Give another directory, or remove it first.")
 
 
 def _clear(place: Path) -> None:

@@ -202,7 +202,8 @@ def _inputs(job: _Job, settings: Settings) -> list[Path]:
     """All files and directories that an export reads."""
     adapters = [adapter.path for stage in job.adapters.values() for adapter in stage.every]
     named = [path for path in (settings.prompts, settings.calibration_text) if path is not None]
-    return [*(base.path for base in job.bases.values()), *adapters, *named]
+    bases = [base.gguf or base.path for base in job.bases.values()]
+    return [*bases, *adapters, *named]
 
 
 def _write_modelfiles(stages: Mapping[str, Stage], directory: Path) -> None:

@@ -140,7 +140,7 @@ def staged(
         staging.keep_finished()
         yield staging
         check_out(out, replace, inputs)  # what has come there meanwhile
-        publish(staging.path, out)
+        publish(staging.path, out, replace)
 
 
 def check_out(out: Path, replace: bool, inputs: Iterable[Path] = ()) -> None:
@@ -166,7 +166,7 @@ def check_out(out: Path, replace: bool, inputs: Iterable[Path] = ()) -> None:
         raise ExportError(f"{out} is a file, and a bundle is a directory.", "Give another --out.")
     if not replace:
         raise ExportError(f"{out} exists already.", "Give another --out, or --force to replace it.")
-    if out.is_mount():
+    if out.resolve().is_mount():
         raise ExportError(f"{out} is where a disk is mounted.", "Give a directory inside of it as --out.")
     if any(out.iterdir()):
         _check_only_a_bundle(out)

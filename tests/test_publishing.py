@@ -54,7 +54,7 @@ def test_a_disk_that_cannot_exchange_is_no_error(tmp_path: Path, monkeypatch: py
         return -1
 
     monkeypatch.setattr(ctypes, "CDLL", lambda *names, **options: SimpleNamespace(renameat2=refuse, renamex_np=refuse))
-    publish(made(tmp_path / "new", "new"), made(tmp_path / "out", "old"))
+    publish(made(tmp_path / "new", "new"), made(tmp_path / "out", "old"), replace=True)
     assert texts(tmp_path) == {"out": "new"}
 
 
@@ -96,7 +96,7 @@ def test_where_the_second_step_fails_the_first_is_undone(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "rename", fail_once)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        publish(made(tmp_path / "new", "new"), made(tmp_path / "out", "old"))
+        publish(made(tmp_path / "new", "new"), made(tmp_path / "out", "old"), replace=True)
     assert texts(tmp_path) == {"new": "new", "out": "old"}
 
 
@@ -114,7 +114,7 @@ def test_one_process_at_a_time_writes_a_directory(tmp_path: Path) -> None:
     with unfinished(tmp_path / "out", "first") as place:
         made(place / "work", "mine")
         for key in ("first", "second"):
-            with pytest.raises(ExportError, match="Another export is writing"), unfinished(tmp_path / "out", key):
+            with pytest.raises(ExportError, match="Another process is writing"), unfinished(tmp_path / "out", key):
                 pass
         assert (place / "work" / "file").read_text() == "mine"
         assert list(tmp_path.iterdir()) == [place]
@@ -124,7 +124,8 @@ def test_one_process_at_a_time_writes_a_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "cure"), [(errno.ENOSPC, "Free some space"), (errno.EROFS, "that you may write to"), (errno.EACCES, "may")]
+    ("code", "cure"),
+    [(errno.ENOSPC, "Free some space"), (errno.EROFS, "where you may"), (errno.EACCES, "may")],
 )
 def test_what_the_disk_refuses_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, cure: str
@@ -151,3 +152,29 @@ def test_errors_for_people_and_defects_are_left_alone(tmp_path: Path) -> None:
         with pytest.raises(type(error)) as caught, new_directory(tmp_path / "out"):
             raise error
         assert caught.value is error
+
+
+def test_what_belongs_to_a_longer_name_stays(tmp_path: Path) -> None:
+    """ ".my.bundle.KEY.old" is of "my.bundle", and nobody's business who writes "my"."""
+    made(tmp_path / ".my.bundle.123.old", "the only copy")
+    made(tmp_path / ".my.bundle.0123abcd.partial", "hours of work")
+    with new_directory(tmp_path / "my") as directory:
+        (directory / "file").write_text("new")
+    with unfinished(tmp_path / "my", "key"):
+        pass
+    assert texts(tmp_path) == {
+        ".my.bundle.123.old": "the only copy",
+        ".my.bundle.0123abcd.partial": "hours of work",
+        "my": "new",
+    }
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_has_come_to_the_name_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if not known:  # a system that cannot tell in the same step
+        monkeypatch.setattr(publishing, "_renamed", lambda *arguments: False)
+    with pytest.raises(ExportError, match="exists already"), new_directory(tmp_path / "out"):
+        made(tmp_path / "out", "precious")
+    assert texts(tmp_path) == {"out": "precious"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgereason.errors import BundleError
 from edgereason.text.chat_template import ChatTemplate, Messages
-from edgereason.text.control_tokens import encode_marked, token_pattern
+from edgereason.text.control_tokens import Span, encode_marked, token_pattern
 
 _PIECE = 256  # bytes; longer tokens are asked for twice
 
@@ -41,15 +41,36 @@ class GgufTokenizer:
         return int(self._llama.llama_vocab_n_tokens(self._vocabulary))
 
     @cached_property
-    def control(self) -> re.Pattern[str]:
-        """The tokens that mean something to the model; see `edgereason.text.tokenizer.Tokenizer`."""
-        wanted = self._llama.LLAMA_TOKEN_ATTR_CONTROL
-        tokens = [t for t in range(self.vocab_size) if self._llama.llama_vocab_get_attr(self._vocabulary, t) & wanted]
-        return token_pattern(map(self._text, tokens))
+    def _control(self) -> dict[str, int]:
+        """The tokens that mean something to the model: control tokens, and those that its chat template writes."""
+        written = "" if self._template is None else self._template.written
+        kinds = {token: self._llama.llama_vocab_get_attr(self._vocabulary, token) for token in range(self.vocab_size)}
+        control, defined = self._llama.LLAMA_TOKEN_ATTR_CONTROL, self._llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+        texts = {self._text(token): token for token, kind in kinds.items() if kind & (control | defined)}
+        return {
+            text: token
+            for text, token in texts.items()
+            if kinds[token] & control or (text in written and not text.isspace())
+        }
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return token_pattern(self._control)
+
+    def control(self, text: str) -> list[Span]:
+        """Where a text has control tokens."""
+        return [match.span() for match in self._pattern.finditer(text)]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; none are added. Special tokens become their ids, unless they are marked as text."""
-        return encode_marked(text, self.control, self._encode, lambda piece: self._encode(piece, special=False))
+        return encode_marked(text, self._encode, self._encode_plain)
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text without control tokens; llama.cpp takes user-defined tokens for such even then."""
+        ids = self._encode(text, special=False)
+        if not set(ids) & set(self._control.values()):
+            return ids
+        return [id_ for character in text for id_ in self._encode(character, special=False)]
 
     def _encode(self, text: str, special: bool = True) -> list[int]:
         data = text.encode()
@@ -91,8 +112,8 @@ class GgufTokenizer:
         is_end = self._llama.llama_vocab_is_eog
         ends = {token for token in range(self.vocab_size) if is_end(self._vocabulary, token)}
         behind = "" if self._template is None else self._template.behind_answer.lstrip()
-        if match := self.control.match(behind):
-            ends.update(self._encode(match.group()))
+        if match := self._pattern.match(behind):
+            ends.add(self._control[match.group()])
         return frozenset(ends)
 
     def _special(self, get: Any) -> str:

@@ -43,7 +43,7 @@ class AskOptions:
         timeout: Seconds after which answering is given up.
         history: Earlier turns of a conversation, oldest first, for models that were trained to see them.
         special_tokens: Whether special tokens in the question and the guidance are encoded as such; by default they are
-            text, so that nobody can end their own turn and write the assistant's.
+            text, so that a question cannot end its own turn.
 
     Raises:
         UsageError: a value is out of its range, or two contradict each other.

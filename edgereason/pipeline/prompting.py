@@ -50,8 +50,8 @@ def fit_prompt(name: str, model: LanguageModel, stage: Stage, question: str, gui
         )
     if (last := max(ids)) >= (known := model.engine.vocab_size):
         raise UsageError(
-            f"The {name} model's prompt has the special token {last}, and the model has embeddings for {known} tokens.",
-            "Leave it out of the question: a token of images, for instance, means nothing to a text model.",
+            f"The {name} model's prompt has the token {last}, and the model has embeddings for {known} tokens.",
+            "Its prompt or chat template has a token that a text model lacks, such as one for images: leave it out.",
         )
     return FittedPrompt(ids, min(stage.max_new_tokens, context - len(ids)), notices)
 

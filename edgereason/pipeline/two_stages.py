@@ -26,10 +26,19 @@ from edgereason.problems.final_result import final_result
 Emit = Callable[[Event], object]
 
 
+def check_text(what: str, text: str) -> None:
+    """Raise `UsageError` for a text that is none: bytes that are not UTF-8 come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"The {what} is not UTF-8 text.", "Save or type it as UTF-8.") from error
+
+
 def check_question(question: str) -> None:
-    """Raise `UsageError` for an empty question."""
+    """Raise `UsageError` for a question that is empty or no text."""
     if not question.strip():
         raise UsageError("The question is empty.", 'Write one: edgereason ask "..."')
+    check_text("question", question)
 
 
 class TwoStages:

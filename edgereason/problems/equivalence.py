@@ -7,18 +7,22 @@ It is reflexive and symmetric. It is not transitive: what only one side says doe
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 from edgereason.problems.result_values import (
     Clock,
     Equation,
     Formula,
     Quantity,
+    Range,
     Several,
     Value,
     is_percentage,
     read_value,
 )
 from edgereason.problems.units import compatible
+
+_CENTS = {"cent": 1, "dollar": 100}
 
 SameFormula = Callable[[str, str], bool]
 """Whether two expressions have the same value, by algebra; it has to be symmetric."""
@@ -67,6 +71,10 @@ def _same(one: Value, other: Value, same_formula: SameFormula | None) -> bool:
         return _same_quantity(one, other)
     if isinstance(one, Clock) and isinstance(other, Clock):
         return _same_time(one, other)
+    if isinstance(one, Clock | Quantity) and isinstance(other, Clock | Quantity):
+        return _same_hour(*((one, other) if isinstance(one, Clock) else (other, one)))
+    if isinstance(one, Range) and isinstance(other, Range):
+        return _same_quantity(one.low, other.low) and _same_quantity(one.high, other.high)
     if isinstance(one, Several) and isinstance(other, Several):
         return _same_values(one, other, same_formula)
     return False  # of different kinds, or different texts
@@ -86,6 +94,10 @@ def _same_quantity(one: Quantity, other: Quantity) -> bool:
     if is_percentage(one) != is_percentage(other):
         percentage, number = (one, other) if is_percentage(one) else (other, one)
         return not number.unit and number.value in (percentage.value, percentage.value / 100)
+    if {*one.unit[:1], *other.unit[:1]} == {"cent", "dollar"}:
+        return one.value * _CENTS[one.unit[0]] == other.value * _CENTS[other.unit[0]] and compatible(
+            one.unit[1:], other.unit[1:]
+        )
     return one.value == other.value and compatible(one.unit, other.unit)
 
 
@@ -95,6 +107,11 @@ def _same_time(one: Clock, other: Clock) -> bool:
     if bool(one.half) == bool(other.half):
         return one.hour_of_day == other.hour_of_day
     return one.hour == other.hour or one.hour_of_day == other.hour_of_day
+
+
+def _same_hour(time: Clock, number: Value) -> bool:
+    """Whether a number is a full hour: 7 o'clock is 7."""
+    return isinstance(number, Quantity) and (number, time.minute, time.second) == (Quantity(Fraction(time.hour)), 0, 0)
 
 
 def _same_values(one: Several, other: Several, same_formula: SameFormula | None) -> bool:

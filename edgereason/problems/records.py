@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import string
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def _whole(path: Path) -> Any:
     """The value of a JSON file; None where it holds something else, such as JSON lines."""
     try:
         return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return None
 
 

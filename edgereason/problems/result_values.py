@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from edgereason.problems.units import PERCENT, SCALES, Unit, read_unit
+from edgereason.problems.units import PERCENT, SCALES, Unit, described, read_unit
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,15 @@ class Text:
     text: str
 
 
-Value = Quantity | Clock | Equation | Several | Formula | Text
+@dataclass(frozen=True)
+class Range:
+    """From one number to another: `5-10`, `5 to 10 apples`, `between 5 and 10`."""
+
+    low: Quantity
+    high: Quantity
+
+
+Value = Quantity | Clock | Range | Equation | Several | Formula | Text
 
 _LONGEST = 300
 """Characters of a result that can mean more than its words."""
@@ -91,13 +99,18 @@ _NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:\ \d{3})+|\
 _TIMES_POWER = r"10\s*(?:\^|\*\*)\s*[({]?(?P<power>[-+]?\d{1,3})[)}]?"
 _QUANTITY = re.compile(
     rf"""
-    (?P<sign>[-+]?)\s*(?P<money>[$€£¥₹]?)\s*(?P<inner>[-+]?)\s*
+    (?P<sign>[-+]?)\s*(?P<money>(?:(?:US)?\$|[€£¥₹]|USD|EUR|GBP|Rs\.?)?)\s*(?P<inner>[-+]?)\s*
     (?:
       (?P<whole>\d+)(?:\s+and)?\s+(?P<part>\d+)\s*/\s*(?P<parts>\d+)
     | (?P<number>{_NUMBER})(?:e(?P<exponent>[-+]?\d{{1,3}}))?(?:\s*/\s*(?P<below>{_NUMBER}))?
     | (?:(?P<mantissa>{_NUMBER})\s*(?:\u00d7|·|x|\*|\\times|\\cdot)\s*)?{_TIMES_POWER}
     )
-    (?P<space>\s*)(?P<unit>(?:[^\W\d]|[%°$€£¥₹])[^\d=+*<>|\\{{}}()\[\],;:?!]*(?:\^?[23])?)?
+    (?P<space>\s*|-(?=[a-z]{{3}}))
+    (?P<unit>
+      (?:[^\W\d]|[%°$€£¥₹¢]|/\s*[^\W\d]{{2}})[^\d=+*<>|\\{{}}()\[\],;:?!]*
+      (?:(?<=[^\W\d])\^?[23])?  # a power
+    )?
+    (?:\s\([a-z][a-z\ -]{{2,}}\))?  # in words once more
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -105,20 +118,29 @@ _CLOCK = re.compile(
     r"(\d{1,2})(?::([0-5]\d)(?::([0-5]\d))?)?\s*(?:([ap])\.?\s?m\.?|(o'clock))?(?:\s*(?:on the|sharp)\b.*)?",
     re.IGNORECASE,
 )
+_RANGE = re.compile(
+    r"(?:from\s+)?(-?[$€£]?[\d.,/]+%?)\s*(?:-|to\b)\s*(\S.*)|between\s+(\S+)\s+and\s+(\S.*)", re.IGNORECASE
+)
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+")
 _SEPARATOR = re.compile(r"\s*[;,]\s*(?:and|or)\s+|\s+(?:and|or|&)\s+|\s*;\s*|,\s+|,(?!\d{3}(?!\d))", re.IGNORECASE)
-_UNIT_AND_NUMBER = re.compile(r"(?<=[^\W\d])\s+(?=\d)")
+_UNIT_AND_NUMBER = re.compile(r"(?<=[^\W\d])(?<!\b(?:in|of|on|at))(?<!\b(?:for|per))(?<!\b(?:from|with))\s*(?=\d)")
 _OR = re.compile(r"\bor\b", re.IGNORECASE)
 _NAME = re.compile(r"[^\W\d]\w*(?:\(\w\)|['\u2019])?(?: \w+){0,3}")
+_LABEL = re.compile(rf"({_NAME.pattern}):\s+(?=[^\w\s]*\d)")
 _ANNOUNCING = re.compile(
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|result|total)", re.I
 )
-_ANNOUNCED = re.compile(rf"{_ANNOUNCING.pattern}\s*(?:is|was|:|=)\s*:?\s*(?=\S)", re.IGNORECASE)
+_ANNOUNCED = re.compile(
+    rf"{_ANNOUNCING.pattern}\s*(?:is|was|:|=)\s*:?\s*(?=\S)|(?:so|thus|hence|therefore),?\s+(?=\S)"
+    r"|(?:about|around|roughly|approximately|approx\.)\s+(?=[^\w\s]*\d)",
+    re.IGNORECASE,
+)
+_MINUS = re.compile(r"(?:minus|negative)\s+(?=[^\w\s]?\d)", re.IGNORECASE)
 _ARITHMETIC = re.compile(r"[\d\s.,$€£%+\-*/\u00d7·÷^()]*")
 _ALGEBRA = re.compile(
     r"\\[A-Za-z]+|[\^√π≤≥]|\b\d*(?:sqrt|pi)\b|\b\d+[xyzabcnkt][a-z]?\b(?<!th)|[\w)]\s*(?:[+*\u00d7·÷]|[<>]=?)\s*[\w(\-]"
 )
-_WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sin|cos|tan|log|exp)[A-Za-z]{3,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sqrt|sin|cos|tan|log|exp)[a-z]?(?![A-Za-z]))[A-Za-z]{3,}")
 _ENDS = " \t\n.,;:!?\"'`*_()\u2018\u2019\u201c\u201d"
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+", strict=True))
@@ -127,6 +149,7 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
         **dict.fromkeys("\u00a0\u2007\u2009\u202f\u2002\u2003\t\n\r", " "),
         "\u2044": "/",
+        "\u2248": "=",
         "\u2019": "'",
         "\uff05": "%",
         "\uff04": "$",
@@ -139,14 +162,18 @@ _LATEX = [
         (r"\\[,;:~ ]|~", " "),
         (r"\\([%$&#{}])", r"\1"),
         (r"\{,\}", ","),
+        (r"\\approx\b", "="),
+        (r"\^\s*\{(\w)\}", r"^\1"),
         (r"\^\s*\{?\\circ\}?|\\degree\b", "°"),
         (r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1"),
     )
 ]
 _WRAPPED = re.compile(
-    r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]|\*\*([^*]+)\*\*|`([^`]+)`|\\boxed\s*\{(.+)\}", re.DOTALL
+    r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]|\*\*([^*]+)\*\*|`([^`]+)`|[\"'\u201c]([^\"'\u201c\u201d]+)[\"'\u201d]|\\boxed\s*\{(.+)\}",
+    re.DOTALL,
 )
-_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d))")
+_EXCLAMATION = re.compile(r"(?:(?<=\d)|(?<=[A-Za-z]{2}))!\Z")  # but no n!
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d))")
 
 
 def plain_signs(text: str) -> str:
@@ -170,27 +197,29 @@ def read_value(text: str) -> Value:
     """What a result means; `Text` where it means no more than its words."""
     if len(text) > _LONGEST:
         return _words(text)
-    return _value(_unwrapped(plain_signs(text).strip())) or _words(text)
+    inner = unwrapped(text)
+    return _value(inner) or _words(inner or text)
 
 
-def _unwrapped(text: str) -> str:
+def unwrapped(text: str) -> str:
     """A result without its announcement, Markdown and the LaTeX that only sets it."""
-    before = None
+    before, text = None, plain_signs(text).strip()
     while text != before:
         before = text
-        text = _ANNOUNCED.sub("", text, count=1) if _ANNOUNCED.match(text) else text
+        text = text[announced.end() :] if (announced := _ANNOUNCED.match(text)) else text
+        text = f"-{text[minus.end() :]}" if (minus := _MINUS.match(text)) else text
         if match := _WRAPPED.fullmatch(text):
             text = next(group for group in match.groups() if group is not None)
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
         text = text.strip().removesuffix(".") if not text.endswith("..") else text
-        text = text.strip()
+        text = _EXCLAMATION.sub("", text.strip())
     return text
 
 
 def _value(text: str) -> Value | None:
     """What a text means; None for mere words."""
-    return _clock(text) or _quantity(text) or _several(text) or _equation(text) or _formula(text)
+    return _clock(text) or _quantity(text) or _range(text) or _several(text) or _equation(text) or _formula(text)
 
 
 def _quantity(text: str) -> Quantity | None:
@@ -209,12 +238,12 @@ def _quantity(text: str) -> Quantity | None:
     if unit and unit[0] in SCALES:
         value, unit = value * SCALES[unit[0]], unit[1:]
     if match["money"]:
-        unit = ((read_unit(match["money"], adjacent=True) or ()) + unit) if not _is_money(unit) else unit
+        unit = described(read_unit(match["money"], adjacent=True) or (), unit) if not _is_money(unit) else unit
     return Quantity(-value if "-" in (match["sign"], match["inner"]) else value, unit)
 
 
 def _is_money(unit: Unit) -> bool:
-    return bool(unit) and unit[0] in ("dollar", "euro", "pound-sterling", "yen", "rupee")
+    return bool(unit) and unit[0] in ("dollar", "euro", "pound", "yen", "rupee")
 
 
 def _number(match: re.Match[str]) -> Fraction | None:
@@ -242,11 +271,18 @@ def _clock(text: str) -> Clock | None:
     return Clock(int(match[1]), int(match[2] or 0), int(match[3] or 0), half)
 
 
+def _range(text: str) -> Range | None:
+    if not (match := _RANGE.fullmatch(text)):
+        return None
+    low, high = (_quantity(end) for end in match.groups() if end)
+    return Range(low, high) if low and high else None
+
+
 def _several(text: str) -> Value | None:
     inner, brackets = _bracketed(text)
     parts, joints = _split(inner)
     if len(parts) == 1:
-        return _value(inner) if brackets == "()" else _compound(text)
+        return _value(inner) if brackets in ("()", "{}") else _compound(text)
     values = [value for part in parts if (value := _value(part))]
     if len(values) < len(parts):
         return None
@@ -258,6 +294,8 @@ def _compound(text: str) -> Several | None:
     """A measure in several units, such as `2 hours 30 minutes`."""
     values = [_quantity(part) for part in _UNIT_AND_NUMBER.split(text)]
     measures = tuple(value for value in values if value and value.unit)
+    if any(value.unit == ("hour",) for value in measures):  # 2h 30m
+        measures = tuple(replace(value, unit=("minute",)) if value.unit == ("meter",) else value for value in measures)
     return Several(measures) if 1 < len(measures) == len(values) else None
 
 
@@ -289,6 +327,8 @@ def _split(text: str) -> tuple[list[str], list[str]]:
 
 
 def _equation(text: str) -> Value | None:
+    if (label := _LABEL.match(text)) and (labelled := _value(text[label.end() :])):
+        return Equation(label[1].casefold(), labelled)
     if re.search(r"[<>!]=", text) or "=" not in text:
         return None
     *left, right = (part.strip() for part in text.split("="))
@@ -321,6 +361,7 @@ _IN_TEXT = re.compile(
     (?P<sign>(?<![\w)])-)?[$€£¥₹]?(?P<inner>(?<=[$€£¥₹])-)?
     (?P<digits>
       \d{1,2}:[0-5]\d(?::[0-5]\d)?(?![\d:])(?i:\s?[ap](?:\.\s?m\.|m\b))?  # a time of day
+    | (?<![\d.,/])\d{1,2}(?i:\s?[ap](?:\.\s?m\.|m\b)|\ o'clock\b)
     | \d*\\[dt]?frac\{\d+\}\{\d+\}
     | (?:\d+\ )?(?<![/\d])\d+/0*[1-9]\d*(?![/\d])  # a fraction, but no date
     | (?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s?[\u00d7x]\s?10\^\{?-?\d{1,3}\}?|[eE][-+]?\d{1,3}(?!\w))?(?:\s?%)?

@@ -14,11 +14,11 @@ SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**
 
 _SPELLINGS = """\
 % percent percentage pct
-dollar $ usd buck
+dollar $ usd us$ buck
+cent ¢
 euro € eur
-pound-sterling £ gbp
 yen ¥ jpy
-rupee ₹ inr
+rupee ₹ inr rs
 degree ° deg
 celsius °c c
 fahrenheit °f f
@@ -36,12 +36,17 @@ milligram mg
 gram g
 kilogram kg kilo
 ounce oz
-pound lb
+pound lb £ gbp
 milliliter ml millilitre
 liter l litre
+gallon gal
+quart qt
 second s sec
 minute min
 hour h hr
+week wk
+month mo
+year yr
 watt w
 kilowatt kw
 volt v
@@ -71,18 +76,26 @@ def _set(words: str) -> frozenset[str]:
 
 
 # Words that say nothing about what is counted.
-_FILLERS = _set(
-    "a all an altogether exactly extra her his in left more my of only over remaining still the their total"
+_FILLERS = _set("all altogether exactly extra her his left more my only remaining still the their total")
+# With one of these, a number is no number with a unit: 7 or more, 3rd, 7 is odd, 7 squared, 7 at least.
+_NO_UNIT = _set(
+    "and are but by is less nor not or out plus minus st nd rd th to was x"
+    " over squared cubed factorial below under above remainder least most fewer minimum maximum"
 )
-# With one of these, a number is no number with a unit: 7 or more, 3rd, 7 is odd.
-_NO_UNIT = _set("and are but by from is less nor not or out plus minus st nd rd th than times to was x")
+# Behind the unit these begin what is said of it: 5 liters of paint, $5 each, 12 years old.
+_PREPOSITIONS = _set("of in for on from at with")
+_DETAILS = _PREPOSITIONS | _set(
+    "each than who that which because since ago apart away deep heavy high later long off old tall thick wide"
+)
 _CONSTANTS = _set("e i pi π sqrt log ln sin cos tan exp")
 # These change what is measured, and so both sides have to have them.
-_MEASURING = _set("square cubic dozen pair half quarter")
+_MEASURING = _set("square cubic")
+_MULTIPLES = _set("dozen pair half third quarter fourth fifth")
 _LETTERS = frozenset("mgshlLCFWVJ")  # other single letters are variables
-_MAXIMUM_WORDS = 6
+_MAXIMUM_WORDS = 8
 _POWER = re.compile(r"\b([^\W\d]+)\^?([23])\b")
 _POWERS = {"2": "square", "3": "cubic"}
+_RATES = {"mph": "mile per hour", "kph": "kilometer per hour"}
 
 
 def read_unit(text: str, adjacent: bool) -> Unit | None:
@@ -92,21 +105,31 @@ def read_unit(text: str, adjacent: bool) -> Unit | None:
         text: What follows a number.
         adjacent: Whether no space is between: `2xy` is a product, `5km` has a unit.
     """
-    words = re.findall(r"[^\s/]+|/", text.strip(" ."))
+    words = re.findall(r"[^\s/-]+|/", text.strip(" ."))
     if not words or len(words) > _MAXIMUM_WORDS:
         return None
-    if len(words[0]) == 1 and words[0].isalpha() and words[0] not in _LETTERS:
+    first = words[1] if words[0] == "/" and len(words) > 1 else words[0]
+    if first not in ("a", "an") and len(first) == 1 and first.isalpha() and first not in _LETTERS:
         return None  # a variable
-    if adjacent and len(words[0]) == 2 and words[0].isalpha() and words[0].casefold() not in _SPELLING:
+    if adjacent and len(first) == 2 and first.isalpha() and first.casefold() not in _SPELLING:
         return None  # a product of variables
-    lower = ["per" if word == "/" else word.casefold().strip(".") for word in words]
+    lower = ["per" if word in ("/", "a", "an") else word.casefold().strip(".") for word in words]
+    if "left" in lower[:-1] and lower[lower.index("left") + 1] == "over":
+        lower.remove("over")
     if _NO_UNIT.intersection(lower) or lower[0] in _CONSTANTS:
         return None
     if lower == ["in"]:
         return ("inch",)
     joined = _POWER.sub(_power, " ".join(lower).replace("per cent", PERCENT))
     joined = re.sub(r"(?:degrees?|°) (?=c|f)", "", joined)
-    return tuple(_spelled(word) for word in joined.split() if word not in _FILLERS)
+    joined = " ".join(_RATES.get(word, word) for word in joined.split())
+    unit = tuple(_spelled(word) for word in joined.split() if word not in _FILLERS)
+    return described(unit[:1], unit[1:]) if unit and unit[0] in _MULTIPLES else unit
+
+
+def described(unit: Unit, words: Unit) -> Unit:
+    """A unit with what is measured in it: dozens of eggs, dollars of profit."""
+    return unit + (("of",) if words and words[0] not in _DETAILS | {"per"} else ()) + words
 
 
 def _power(match: re.Match[str]) -> str:
@@ -114,6 +137,8 @@ def _power(match: re.Match[str]) -> str:
 
 
 def _spelled(word: str) -> str:
+    if word in _DETAILS:
+        return word  # "in" is no inch here
     return _SPELLING.get(word) or _SPELLING.get(singular := _singular(word)) or singular
 
 
@@ -131,16 +156,21 @@ def compatible(one: Unit, other: Unit) -> bool:
     >>> compatible(("apple",), ()), compatible(("red", "apple"), ("apple",)), compatible(("apple",), ("pear",))
     (True, True, False)
     """
-    (counted, per), (counted_too, per_too) = _parts(one), _parts(other)
-    if per and per_too and per != per_too:
+    (counted, per, details), (counted_too, per_too, details_too) = _parts(one), _parts(other)
+    if (per and per_too and per != per_too) or not (details <= details_too or details >= details_too):
         return False
     if not counted or not counted_too:
-        return True
+        return _MULTIPLES.isdisjoint(counted + counted_too)
     short, long = sorted((counted, counted_too), key=len)
     return long[-len(short) :] == short and _MEASURING.isdisjoint(long[: -len(short)])
 
 
-def _parts(unit: Unit) -> tuple[Unit, Unit]:
-    """What is counted, and per what."""
-    place = unit.index("per") if "per" in unit else len(unit)
-    return unit[:place], unit[place + 1 :]
+def _parts(unit: Unit) -> tuple[Unit, Unit, frozenset[str]]:
+    """What is counted, per what, and the words of what else is said of it."""
+    parts: dict[str, list[str]] = {"counted": [], "per": [], "details": []}
+    part = "counted"
+    for word in unit:
+        part = "per" if word == "per" else "details" if word in _DETAILS else part
+        if word != "per" and word not in _PREPOSITIONS:
+            parts[part].append(word)
+    return tuple(parts["counted"]), tuple(parts["per"]), frozenset(parts["details"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class ChatTemplate:
         try:
             self._parsed = environment.parse(source)
             self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
+        except (jinja2.TemplateError, RecursionError, SyntaxError) as error:  # jinja compiles to Python
             raise BundleError(f"The chat template of {where} cannot be compiled: {error}.") from error
 
     @classmethod
@@ -94,11 +95,18 @@ class ChatTemplate:
         return "strftime_now" in meta.find_undeclared_variables(self._parsed)
 
     @cached_property
-    def literals(self) -> str:
-        """The text that the template itself writes; pieces are separated by NUL."""
+    def written(self) -> str:
+        """The text that the template itself writes; pieces are separated by NUL.
+
+        Its constants, and a conversation: some templates make tokens of pieces, `'<|' + message.role + '|>'`.
+        """
         data = [node.data for node in self._parsed.find_all(nodes.TemplateData)]
         constants = [node.value for node in self._parsed.find_all(nodes.Const) if isinstance(node.value, str)]
-        return "\0".join([*data, *constants])
+        roles = zip(("system", "user", "assistant", "user"), (*_PROBES, _PROBES[1]), strict=True)
+        conversation = ""
+        with suppress(BundleError):
+            conversation = self.render([{"role": role, "content": probe} for role, probe in roles])
+        return "\0".join([*data, *constants, conversation])
 
     @cached_property
     def behind_answer(self) -> str:

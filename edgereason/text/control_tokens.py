@@ -12,8 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 _BEGIN, _END = "\ufdd0", "\ufdd1"  # "noncharacters are intended for process-internal uses" (Unicode, FAQ)
+_MARKS = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}|[{_BEGIN}{_END}]")
 
 Encode = Callable[[str], list[int]]
+Span = tuple[int, int]
+"""Where something begins and ends in a text."""
+FindControl = Callable[[str], Sequence[Span]]
+"""Finds the control tokens of a text."""
 
 
 def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
@@ -22,47 +27,50 @@ def token_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest)) or "(?!)")
 
 
-def mark(text: str, spans: Sequence[tuple[int, int]], control: re.Pattern[str]) -> str:
-    """Mark the control tokens that overlap a span `(begin, end)` of a text."""
-
-    def marked(match: re.Match[str]) -> str:
-        inside = any(begin < match.end() and match.start() < end for begin, end in spans)
-        return f"{_BEGIN}{match.group()}{_END}" if inside else match.group()
-
-    return control.sub(marked, text)
+def without_marks(text: str) -> str:
+    """A text without the two characters that mark control tokens, so that nobody else can set marks."""
+    return text.replace(_BEGIN, "").replace(_END, "")
 
 
-def mark_all(text: str, control: re.Pattern[str]) -> str:
-    """Mark all control tokens of a text."""
-    return mark(text, [(0, len(text))], control)
+def mark(text: str, written: Sequence[Span], find: FindControl) -> str:
+    """Mark the control tokens that overlap what others have written.
+
+    Args:
+        text: A text without marks.
+        written: Where others have written it.
+        find: Finds its control tokens.
+    """
+    pieces, at = [], 0
+    for begin, end in sorted(find(text)):
+        if begin >= at and any(first < end and begin < last for first, last in written):
+            pieces += [text[at:begin], _BEGIN, text[begin:end], _END]
+            at = end
+    return "".join([*pieces, text[at:]])
 
 
-def unmarked(text: str, control: re.Pattern[str]) -> str:
-    """A text as people read it."""
-    return _marks(control).sub(r"\1", text)
+def mark_all(text: str, find: FindControl) -> str:
+    """Mark all control tokens of a text that others have written."""
+    text = without_marks(text)
+    return mark(text, [(0, len(text))], find)
 
 
-def encode_marked(text: str, control: re.Pattern[str], encode: Encode, encode_plain: Encode) -> list[int]:
+def encode_marked(text: str, encode: Encode, encode_plain: Encode) -> list[int]:
     """Token ids of a text with marks in it.
 
     Args:
-        text: What a chat template has made of marked turns.
-        control: The control tokens.
+        text: What a chat template has made of marked turns. A template may have split it between two marks: the one
+            that is left goes, and the text on both sides of it stays apart.
         encode: Encodes text, control tokens as such.
         encode_plain: Encodes text, control tokens as text.
     """
-    if _BEGIN not in text:
+    if _BEGIN not in text and _END not in text:
         return encode(text)
     ids: list[int] = []
-    for index, piece in enumerate(_marks(control).split(text)):
+    for index, piece in enumerate(_MARKS.split(text)):
         if piece:
             each = encode_plain if index % 2 else encode
             ids += _continued(each, piece) if ids else each(piece)
     return ids
-
-
-def _marks(control: re.Pattern[str]) -> re.Pattern[str]:
-    return re.compile(f"{_BEGIN}({control.pattern}){_END}")
 
 
 def _continued(encode: Encode, piece: str) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgereason.errors import BundleError
-from edgereason.text.control_tokens import mark, mark_all
+from edgereason.text.control_tokens import FindControl, Span, mark, mark_all, without_marks
 
 if TYPE_CHECKING:
     from edgereason.text.chat_template import ChatTemplate, Messages
@@ -47,7 +47,7 @@ class Prompt:
         date: What a chat template that writes today's date takes for today, so that the prompt stays the one of the
             adapter's training; None for today.
         special_tokens: Whether special tokens in the question and its guidance are encoded as such. By default they are
-            text like all other, so that nobody can end their own turn and write the assistant's.
+            text like all other, so that a question cannot end its own turn.
         earlier: The turns of a conversation before the question.
     """
 
@@ -68,15 +68,15 @@ class Prompt:
         return replace(self, earlier=tuple(turns))
 
     def messages(
-        self, question: str, guidance: str | None = None, control: re.Pattern[str] | None = None
+        self, question: str, guidance: str | None = None, control: FindControl | None = None
     ) -> list[dict[str, str]]:
         """The chat turns for a question, ready for a chat template.
 
         Args:
             question: The question.
             guidance: What the answer stage is given with it.
-            control: The control tokens to mark as text where others than the adapter's author wrote them; None leaves
-                all text as it is.
+            control: Finds the control tokens, which are marked as text where others than the adapter's author wrote
+                them; None leaves all text as it is.
         """
         control = None if self.special_tokens else control
         turns = [{"role": "system", "content": self.system}] if self.system else []
@@ -85,10 +85,12 @@ class Prompt:
             turns.append({"role": "assistant", "content": mark_all(wrote, control) if control else wrote})
         return [*turns, {"role": "user", "content": self._user(question, guidance, control)}]
 
-    def _user(self, question: str, guidance: str | None, control: re.Pattern[str] | None) -> str:
+    def _user(self, question: str, guidance: str | None, control: FindControl | None) -> str:
         template = self.user if guidance is not None or "{guidance}" not in self.user else self.user_alone
         values = {"{question}": question, "{guidance}": guidance or ""}
-        text, spans = "", []
+        if control:
+            values = {name: without_marks(value) for name, value in values.items()}
+        text, spans = "", list[Span]()
         # One pass, so that a question that contains "{guidance}" stays as it is.
         for piece in re.split(r"(\{question\}|\{guidance\})", template):
             if piece in values:
@@ -135,8 +137,7 @@ def dated(prompt: Prompt, template: ChatTemplate, date: datetime.date) -> Prompt
 class Rendering(Protocol):
     """What a prompt needs of a tokenizer."""
 
-    @property
-    def control(self) -> re.Pattern[str]: ...
+    def control(self, text: str) -> list[Span]: ...
 
     def render(self, messages: Messages, date: datetime.date | None = None) -> str: ...
 

@@ -20,9 +20,10 @@ from tokenizers.decoders import DecodeStream
 from edgereason.errors import BundleError
 from edgereason.files import read_json
 from edgereason.text.chat_template import ChatTemplate, Messages
-from edgereason.text.control_tokens import encode_marked, token_pattern
+from edgereason.text.control_tokens import Span, encode_marked, token_pattern
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+_EXTRA = ("model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -40,8 +41,7 @@ class TextTokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    @property
-    def control(self) -> re.Pattern[str]: ...
+    def control(self, text: str) -> list[Span]: ...
 
     @property
     def template(self) -> ChatTemplate: ...
@@ -96,14 +96,17 @@ class Tokenizer:
 
     def _named_tokens(self) -> list[AddedToken]:
         """The tokens of tokenizer_config.json and special_tokens_map.json, in the order of their ids."""
-        described = self._config.get("added_tokens_decoder")
-        fields = ("single_word", "lstrip", "rstrip", "normalized", "special")
-        tokens = []
-        if isinstance(described, dict):
-            for _, entry in sorted(described.items(), key=lambda item: int(item[0])):
-                tokens.append(AddedToken(entry["content"], **{key: entry[key] for key in fields if key in entry}))
-        extra = self._config.get("extra_special_tokens") or self._config.get("additional_special_tokens") or []
-        texts = [*self._special.values(), *map(_token_text, extra if isinstance(extra, list) else extra.values())]
+        described = self._config.get("added_tokens_decoder") or {}
+        try:
+            entries = [entry for _, entry in sorted(described.items(), key=lambda item: int(item[0]))]
+            tokens = [_added_token(entry) for entry in entries if entry.get("content")]
+            extra = [each for name in _EXTRA for each in _values(self._config.get(name))]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{self.directory / 'tokenizer_config.json'} does not name its tokens as transformers writes them.",
+                "Save the tokenizer again with save_pretrained().",
+            ) from error
+        texts = [*self._special.values(), *map(_token_text, extra)]
         named = {token.content for token in tokens}
         return tokens + [AddedToken(text, special=True) for text in dict.fromkeys(texts) if text and text not in named]
 
@@ -112,22 +115,31 @@ class Tokenizer:
         return self._fast.get_vocab_size(with_added_tokens=True)
 
     @cached_property
-    def control(self) -> re.Pattern[str]:
+    def _control(self) -> tuple[re.Pattern[str], frozenset[int]]:
         """The tokens that mean something to the model: the special ones, and those that its chat template writes."""
-        written = "" if self._template is None else self._template.literals
-        added = self._fast.get_added_tokens_decoder().values()
-        return token_pattern(
-            token.content
-            for token in added
+        written = "" if self._template is None else self._template.written
+        added = {
+            id_: token.content
+            for id_, token in self._fast.get_added_tokens_decoder().items()
             if token.special or (token.content in written and not token.content.isspace())
-        )
+        }
+        return token_pattern(added.values()), frozenset(added)
+
+    def control(self, text: str) -> list[Span]:
+        """Where a text has control tokens, also those that it has only when it is normalized."""
+        pattern, ids = self._control
+        found = {match.span() for match in pattern.finditer(text)}
+        if self._fast.normalizer is not None:
+            encoded = self._fast.encode(text, add_special_tokens=False)
+            found |= {span for id_, span in zip(encoded.ids, encoded.offsets, strict=True) if id_ in ids}
+        return sorted(found)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; none are added.
 
         Special tokens written in it become their ids, unless they are marked as text (`control_tokens.mark`).
         """
-        return encode_marked(text, self.control, self._encode, self._encode_plain)
+        return encode_marked(text, self._encode, self._encode_plain)
 
     def _encode(self, text: str) -> list[int]:
         return list(self._fast.encode(text, add_special_tokens=False).ids)
@@ -140,7 +152,7 @@ class Tokenizer:
         ids: list[int] = []
         for word in words:
             tokens = fast.model.tokenize(word)
-            if any(self.control.fullmatch(token.value) for token in tokens):
+            if any(token.id in self._control[1] for token in tokens):
                 tokens = [token for character in word for token in fast.model.tokenize(character)]
             ids += [token.id for token in tokens]
         return ids
@@ -263,6 +275,17 @@ def end_tokens(file: Path) -> frozenset[int]:
 def _read_optional(path: Path) -> dict[str, Any]:
     """A JSON object from a file; empty where the file is absent."""
     return read_json(path) if path.is_file() else {}
+
+
+def _added_token(entry: Mapping[str, Any]) -> AddedToken:
+    """A token of `added_tokens_decoder`."""
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    return AddedToken(entry["content"], **{key: entry[key] for key in flags if entry.get(key) is not None})
+
+
+def _values(several: Any) -> list[Any]:
+    """The values of a list or an object; none where there is neither."""
+    return list(several.values()) if isinstance(several, dict) else list(several or ())
 
 
 def _token_text(token: object) -> str:

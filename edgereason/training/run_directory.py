@@ -13,6 +13,7 @@ Under `accelerate launch` the first process alone creates, removes and renames; 
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -104,15 +105,19 @@ def run_directory(out: Path, settings: Mapping[str, Any], resume: bool = False, 
     state.wait_for_everyone()
     if state.is_main_process:
         write_json(run.result / RECORD, run.settings)
-        publish(run.result, out)
+        publish(run.result, out, force)
         shutil.rmtree(run.path)
     state.wait_for_everyone()
 
 
-def interrupted_settings(out: Path) -> dict[str, Any]:
-    """What an interrupted training of `out` recorded; empty where there is none."""
+def first_day(out: Path, resume: bool) -> datetime.date:
+    """The day that a resumed training of `out` began on, as the prompt in its record has it; or today."""
     record = _place(out) / RECORD
-    return read_json(record) if record.is_file() else {}
+    prompt = read_json(record).get("prompt") if resume and record.is_file() else None
+    began = prompt.get("date") if isinstance(prompt, dict) else None
+    with suppress(ValueError, TypeError):
+        return datetime.date.fromisoformat(began)  # type: ignore[arg-type]
+    return datetime.date.today()
 
 
 def _place(out: Path) -> Path:

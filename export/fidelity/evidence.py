@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer as FastTokenizer
 
-from edgereason.export.inputs.merge import merge
+from edgereason.export.inputs.adapter import Adapter
 from edgereason.files import read_json
 from edgereason.text.chat_template import template_source
 from edgereason.text.prompts import Prompt
@@ -46,13 +48,13 @@ def of_template(reference: Any, prompt: Prompt, bundle: Path, bundle_prompt: Pro
 def of_merging(source: StageSource) -> Evidence | None:
     """Why merged weights do not compute what base and unmerged adapter do; None where the weights look right.
 
-    The change of the first weight that the adapter has factors for is compared with the one that PEFT computes.
+    The change of the first weight that the adapter has factors for is compared with their product, computed here.
     """
-    name = next((f"{key.partition('.lora_')[0]}.weight" for key in source.adapter.shapes if ".lora_A" in key), None)
-    if source.merged is None or name is None or name not in source.base.shapes:
+    change = _first_change(source.adapter)
+    if source.merged is None or change is None or change[0] not in source.base.shapes:
         return None
-    before = source.base.read(name)
-    right, found = merge(source.base, source.adapter)[name] - before, source.merged[name] - before
+    name, right = change
+    found = source.merged[name] - source.base.read(name)
     size = float(np.vdot(right, right))
     times = float(np.vdot(right, found)) / size if size else 0.0
     cure = "Give the base that adapter_config.json names, as it was before any merge."
@@ -62,6 +64,23 @@ def of_merging(source: StageSource) -> Evidence | None:
         count = "merged twice" if abs(times - 2) < _SAME else f"merged with {times:.3g} times its scale"
         return f"The adapter was {count}, as {name} shows.", cure
     return None
+
+
+def _first_change(adapter: Adapter) -> tuple[str, npt.NDArray[np.float32]] | None:
+    """The first weight that an adapter changes, and by how much: scale * B @ A (LoRA, arXiv 2106.09685, section 4.1).
+
+    None where it is more than that: DoRA, other ranks for some layers, several adapters.
+    """
+    config, tensors = adapter.config, dict(adapter.read())
+    more = ("use_dora", "rank_pattern", "alpha_pattern", "alora_invocation_tokens")
+    key = next((key for key in tensors if key.endswith(".lora_A.weight")), None)
+    if key is None or adapter.blend or adapter.extrapolation or any(config.get(name) for name in more):
+        return None
+    a, b = tensors[key], tensors[key.replace(".lora_A.", ".lora_B.")]
+    rank = len(a)
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    product = (np.float32(scale) * (b @ a)).astype(np.float32)
+    return key.replace(".lora_A.weight", ".weight"), product.T if config.get("fan_in_fan_out") else product
 
 
 def _described(directory: Path) -> Any:

@@ -54,6 +54,8 @@ class Base:
     Those are the model, as in transformers, and `config` says so."""
     stored_as: Mapping[str, str] = field(default_factory=dict)
     """The names in the files of weights that have another name in the model."""
+    gguf: Path | None = None
+    """The GGUF file that `path` was converted from; None for a base that was none."""
 
     @property
     def weights(self) -> tuple[Path, ...]:
@@ -119,7 +121,7 @@ def open_base(source: str | Path, revision: str | None = None) -> Base:
     if (file := gguf_file(path)) is not None:
         if revision is not None:
             raise UsageError(f"--revision needs a base from the hub, {source} is a file.", "Leave --revision out.")
-        return replace(open_base(_converted(file)), name=file.stem)
+        return replace(open_base(_converted(file)), name=file.stem, gguf=file)
     if not path.is_dir():
         path, commit = download(str(source), revision)
     elif revision is not None:

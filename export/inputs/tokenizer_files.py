@@ -52,7 +52,9 @@ def find_tokenizer(*directories: Path) -> Path:
                     "Save its tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...).",
                 )
     stamps = _stamps(adapter)
-    return _with_tokenizer(base) if not stamps else Path(_composed(adapter, _with_tokenizer(base), stamps).name)
+    if not stamps:
+        return _with_tokenizer(base)
+    return Path(_composed(adapter, _with_tokenizer(base), (*stamps, *_stamps(base))).name)
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
@@ -162,10 +164,9 @@ def _stamps(directory: Path) -> tuple[int, ...]:
 
 
 def _is_complete(directory: Path) -> bool:
-    if not (directory / "tokenizer.json").is_file():
+    if not all((directory / name).is_file() for name in ("tokenizer.json", _CONFIG)):
         return False
-    config = directory / _CONFIG
-    return template_source(directory, read_json(config) if config.is_file() else {}) is not None
+    return template_source(directory, read_json(directory / _CONFIG)) is not None
 
 
 def _with_tokenizer(directory: Path) -> Path:
@@ -190,13 +191,11 @@ def _composed(adapter: Path, base: Path, stamps: tuple[int, ...]) -> tempfile.Te
         if (source / name).is_file() and not (name == _TEMPLATE and source == base and has_template):
             shutil.copyfile(source / name, place / name)
     theirs = read_json(base / _CONFIG) if (base / _CONFIG).is_file() else {}
-    if "tokenizer.json" in own and "chat_template" in theirs:  # the adapter's tokenizer, the base's template
-        write_json(place / _CONFIG, {**described, "chat_template": theirs["chat_template"]})
-    elif described:
+    if described and theirs:
         write_json(place / _CONFIG, {**theirs, **described})
-    others = "chat template" if "tokenizer.json" in own else "tokenizer"
+    missing = [name for name in ("tokenizer.json", _CONFIG) if name not in own] or ["chat template"]
     warnings.warn(
-        f"{adapter} has {' and '.join(own)} and no {others}: the base's is used with it.",
+        f"{adapter} has {' and '.join(own)} and no {' or '.join(missing)}: the base's is used with it.",
         EdgeReasonWarning,
         stacklevel=3,
     )

@@ -80,6 +80,10 @@ def test_no_problems_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(UsageError, match="leaves no problem"):
         read_problems(tmp_path / "empty")
+    whole = gzip.compress(b'{"question": "How many?", "answer": "#### 1"}\n' * 99)
+    (tmp_path / "damaged.jsonl.gz").write_bytes(whole[:20] + b"\xff\xff\xff" + whole[23:])
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_problems(tmp_path / "damaged.jsonl.gz")
     (tmp_path / "broken.jsonl.gz").write_bytes(b"no gzip")
     with pytest.raises(UsageError, match="cannot be read"):
         read_problems(tmp_path / "broken.jsonl.gz")

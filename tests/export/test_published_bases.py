@@ -115,7 +115,7 @@ def test_files_beside_an_adapter_are_used_or_named(tmp_path: Path) -> None:
     (answer / "tokenizer_config.json").write_text(
         json.dumps({"chat_template": "A{{ messages[-1].content }}{{ eos_token }}"})
     )
-    with pytest.warns(EdgeReasonWarning, match=r"has chat_template\.jinja and no tokenizer"):
+    with pytest.warns(EdgeReasonWarning, match=r"has chat_template\.jinja and no tokenizer\.json"):
         bundle = export(base, guidance, answer, tmp_path / "out", bits=16, verify=False)
     for stage, expected in {"guidance": "[?<|im_end|>", "answer": f"A?{config['eos_token']}"}.items():
         assert Tokenizer(tmp_path / "out" / stage).render([{"role": "user", "content": "?"}]) == expected
@@ -124,11 +124,19 @@ def test_files_beside_an_adapter_are_used_or_named(tmp_path: Path) -> None:
     tokenizer = Tokenizer(base)
     tokenizer.save(answer / "tokenizer.json")
     (answer / "tokenizer_config.json").unlink()
-    with pytest.warns(EdgeReasonWarning, match=r"has tokenizer\.json and no chat template"):
+    with pytest.warns(EdgeReasonWarning, match=r"has tokenizer\.json and no tokenizer_config\.json"):
         export(base, guidance, answer, tmp_path / "other", bits=16, verify=False)
     assert (
         Tokenizer(tmp_path / "other/answer").render([{"role": "user", "content": "?"}]).startswith("<|im_start|>user")
     )
+
+    (answer / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[-1].content }}{{ eos_token }}")
+    config["bos_token"] = "<|im_start|>"
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.warns(EdgeReasonWarning, match=r"and no tokenizer_config\.json"):  # the special tokens are the base's
+        export(base, guidance, answer, tmp_path / "second", bits=16, verify=False)
+    rendered = Tokenizer(tmp_path / "second/answer").render([{"role": "user", "content": "?"}])
+    assert rendered == "<|im_start|>?<|endoftext|>"
 
     (answer / "tokenizer.json").unlink()
     (answer / "added_tokens.json").write_text("{}")

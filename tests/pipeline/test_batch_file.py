@@ -213,3 +213,12 @@ def test_the_program_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     assert [line["question"] for line in lines] == [problem.question for problem in problems]
     right = [same_result(line["final"] or "", problem.expected) for line, problem in zip(lines, problems, strict=True)]
     assert np.mean(right) > 0.8
+
+
+def test_a_line_that_names_no_text_is_a_bad_line(reasoner: Reasoner, tmp_path: Path) -> None:
+    """JSON may name lone surrogates: `"\\ud800"` is valid, and no character."""
+    (tmp_path / "in.jsonl").write_text('{"question": "a\\ud800b"}\n{"id": "\\udfff", "question": "How many?"}\n')
+    answer(reasoner, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["line"] for row in rows] == [1, 2]
+    assert all("not UTF-8 text" in row["error"] for row in rows)

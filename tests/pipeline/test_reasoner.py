@@ -74,6 +74,8 @@ def test_a_stream_may_be_left_early_and_the_reasoner_used_again(reasoner: Reason
 def test_arguments_are_checked_before_anything_runs(reasoner: Reasoner) -> None:
     with pytest.raises(UsageError, match="question is empty"):
         reasoner.stream(" ")
+    with pytest.raises(UsageError, match="question is not UTF-8 text"):
+        reasoner.stream("How many \udcff eggs?")
     with pytest.raises(UsageError, match="max-tokens"):
         reasoner.stream("How?", max_new_tokens=0)
     with pytest.raises(UsageError, match="temperature"):

@@ -87,6 +87,59 @@ SAME = [
     ("salt  and pepper", "Salt and pepper"),
     (r"\boxed{7}", "7"),
     ("2x + 1", "2x+1"),
+    # what follows a unit says what is measured, where or how
+    ("5 liters of paint", "5 liters"),
+    ("3 cups of flour", "3 cups"),
+    ("7 boxes of cookies", "7 boxes"),
+    ("7 students in the class", "7 students"),
+    ("$5 each", "$5"),
+    ("5 meters tall", "5 meters"),
+    ("12 years old", "12 years"),
+    ("5 miles away", "5 miles"),
+    ("20% off", "20%"),
+    ("5 inches", "5 in"),
+    ("7 left", "7"),
+    # other spellings
+    ("$5/hr", "$5 an hour"),
+    ("$5 per hour", "5 dollars an hour"),
+    ("5 gal", "5 gallons"),
+    ("3 wks", "3 weeks"),
+    ("60 mph", "60 miles per hour"),
+    ("60 kph", "60 km/h"),
+    ("£5", "5 pounds"),
+    ("5 lb", "5 pounds"),
+    ("50 cents", "$0.50"),
+    ("50 cents", "50"),
+    ("$5 profit", "$5"),
+    ("3 dozen eggs", "3 dozen"),
+    ("3 left over", "3"),
+    ("5-year-old", "5 years old"),
+    ("50¢", "50 cents"),
+    ("US$5", "$5"),
+    ("USD 5", "$5"),
+    ("Rs. 500", "₹500"),
+    ("5 cm^{2}", "5 cm²"),
+    # other forms
+    ("minus 5", "-5"),
+    ("negative 5", "-5"),
+    ("about 5", "5"),
+    ("≈ 5", "5"),
+    (r"x \approx 7", "7"),
+    ("Therefore, 7", "7"),
+    ("Total cost: $7", "7"),
+    ("7!", "7"),
+    ('"7"', "7"),
+    ("\u201c7\u201d", "7"),
+    ("{7}", "7"),
+    ("7 (seven)", "7"),
+    ("$7 (seven dollars)", "7"),
+    (r"\frac{-1}{2}", "-1/2"),
+    (r"-\frac{1}{2}", "-1/2"),
+    ("2h 30m", "2 hours 30 minutes"),
+    ("5-10", "5 \u2013 10"),
+    ("5-10", "5 to 10"),
+    ("7 o'clock", "7"),
+    ("3", "3 pm"),
 ]
 
 DIFFERENT = [
@@ -136,6 +189,39 @@ DIFFERENT = [
     ("yes", "1"),
     ("nan", "0"),
     ("C++", "C"),
+    # words that change the number
+    *(
+        (f"{number} {word}", number)
+        for number, word in (
+            ("2", "thirds"),
+            ("3", "quarters"),
+            ("7", "over 2"),
+            ("7", "squared"),
+            ("7", "below zero"),
+            ("3", "remainder 2"),
+            ("7", "at least"),
+            ("7", "fewer"),
+            ("12", "dozen"),
+            ("3", "pairs"),
+            ("7", "pairs of socks"),
+        )
+    ),
+    ("at least 7", "7"),
+    ("7 liters of paint", "7 liters of water"),
+    ("7 boxes of cookies", "7 cookies"),
+    ("$5 per hour", "$5 per day"),
+    ("£5", "$5"),
+    ("50 cents", "$50"),
+    ("$1M", "1"),
+    ("2h 30m", "2 hours 30 seconds"),
+    # ranges and other times
+    ("5-10", "5"),
+    ("5-10", "10"),
+    ("5 to 10", "10"),
+    ("5-10", "5-11"),
+    ("3", "4 pm"),
+    ("15", "3 pm"),
+    ("3", "3:30"),
 ]
 
 
@@ -154,9 +240,31 @@ def test_another_result(one: str, other: str) -> None:
 def forms() -> st.SearchStrategy[str]:
     """Results of every form, made of few numbers and words so that they often are the same."""
     number = st.sampled_from(["3", "0.5", ".5", "1/2", "2 1/2", "5e-1", "-3", "\u22123", "1,000", "1e3", "50", "3.0"])
-    unit = st.sampled_from(["", "%", " apples", " pears", " red apple", " hours", "km/h", " x", "x", " am", ":30"])
-    quantity = st.tuples(st.sampled_from(["", "$", "€", "x = ", "y=", "answer: "]), number, unit).map("".join)
-    several = st.tuples(quantity, st.sampled_from([" and ", " or ", ", ", ",", ";", " "]), quantity).map("".join)
+    unit = st.sampled_from(
+        [
+            "",
+            "%",
+            " apples",
+            " pears",
+            " red apple",
+            " hours",
+            "km/h",
+            " x",
+            "x",
+            " am",
+            ":30",
+            " of paint",
+            " dozen",
+            "¢",
+            " an hour",
+        ]
+    )
+    quantity = st.tuples(
+        st.sampled_from(["", "$", "€", "US$", "x = ", "y=", "answer: ", "about ", "minus ", "cost: "]), number, unit
+    ).map("".join)
+    several = st.tuples(quantity, st.sampled_from([" and ", " or ", ", ", ",", ";", " ", " to ", "-"]), quantity).map(
+        "".join
+    )
     bracketed = st.tuples(st.sampled_from(["(", "[", "{"]), several, st.sampled_from([")", "]", "}"])).map("".join)
     written = st.text(st.sampled_from("0123456789.,:/-+=()[]{}$%^\\ abxyé½²°\u2212\u00d7\t"), max_size=12)
     return st.one_of(quantity, several, bracketed, written, st.text(max_size=20))

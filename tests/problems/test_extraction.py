@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,27 @@ def test_numbers(answer: str, found: str | None) -> None:
         ("A mall or a bank.", None),
         ("The answer is (E).", None),
         ("Because.", None),
+        ("The answer is a mall.", "B"),
+        ("The answer is A mall", "B"),
+        ("The correct choice is B, not (A).", "B"),
+        ("I think it's B because (A) is money", "B"),
+        ("the answer must be (B) rather than (C)", "B"),
+        ("The answer is **B**.", "B"),
+        ("**B**", "B"),
+        ("#### **B**", "B"),
+        ("Answer: B", "B"),
+        ("Final answer: B", "B"),
+        ("#### Answer: B", "B"),
+        (r"\boxed{B}", "B"),
+        (r"\boxed{\text{B}}", "B"),
+        (r"#### \boxed{B}", "B"),
+        ("#### Option B", "B"),
+        ("The correct answer is option B.", "B"),
+        ("Answer is: $B$", "B"),
+        ("The answer is A.", "A"),
+        ("#### a mall", "B"),
+        ("### Answer\nB", "B"),
+        ("It is (A) or (B): it has shops, so (B)", "B"),
         ("", None),
     ],
 )
@@ -68,6 +90,10 @@ def test_choices(answer: str, found: str | None) -> None:
         ("Yes and no.\n#### No", "no"),
         ("That is true.", "yes"),
         ("Nobody knows.", None),
+        ("The statement is not true.", "no"),
+        ("It is not false.", "yes"),
+        ("It isn't true.", "no"),
+        ("#### **No**", "no"),
     ],
 )
 def test_yes_and_no(answer: str, found: str | None) -> None:
@@ -128,6 +154,42 @@ def test_any_expected_line_is_right_where_it_is_stated(result: str) -> None:
         ("7 and 8", "7 and 8", True),
         ("Paris", "The answer is Paris.", True),
         ("1/2", r"Thus \boxed{\frac{1}{2}}.", True),
+        # what is stated goes before the last number
+        ("7", r"\boxed{7} apples. That is 3 + 4.", True),
+        ("7", "The answer is 7, since 3 + 4.", True),
+        ("4", "The answer is 7, since 3 + 4.", False),
+        ("1/2", "#### Conclusion\nThe answer is \\boxed{\\frac{1}{2}}.", True),
+        ("7", "#### Final Answer:\n**7**", True),
+        # ranges and other values that begin with a number
+        ("5", "#### 5-10", False),
+        ("5-10", "#### 5 to 10", True),
+        ("10", "The answer is between 5 and 10.", False),
+        ("1", "#### $1M", False),
+        ("7", "#### 7 squared", False),
+        # values that are more than numbers, without a mark
+        ("3 pm", "It arrives at 3 pm.", True),
+        ("3 pm", "It arrives at 3 am.", False),
+        ("2:3", "The ratio is 2:3.", True),
+        ("(3, 4)", "The solution is (3, 4).", True),
+        ("7 and 8", "The numbers are 7 and 8.", True),
+        ("7 and 8", "The numbers are 7 and 9.", False),
+        ("x = 3, y = 4", "So x = 3 and y = 4.", True),
+        ("2 hours 30 minutes", "It takes 2 hours and 30 minutes.", True),
+        ("Paris", "**Answer:** Paris", True),
+        ("no", "#### No, because it is cold.", True),
+        ("no", "#### Yes, because it is cold.", False),
+        ("-5", "#### minus 5", True),
+        ("7", "#### Total cost: $7", True),
+        ("7", "#### 7 times", True),
+        ("7", "#### 7 more apples than Tom", True),
+        ("7", "#### 7 apples in 3 boxes", True),
+        ("7", "#### 7-foot", True),
+        ("7", "#### 7 is the answer", True),
+        ("150", "#### 2 hours 30 minutes = 150 minutes", True),
+        ("1", "#### 1 in 10", False),
+        ("2", "#### 2 thirds of them", False),
+        ("14", "The result is 7. Twice that is 14.", True),
+        ("12", "Answer: 3 boxes * 4 = 12 apples, so 12.", True),
     ],
 )
 def test_a_result_is_right_in_another_form_and_its_first_digits_are_not(
@@ -151,6 +213,16 @@ def test_every_expected_choice_of_commonsenseqa_is_right() -> None:
     for problem in read_problems(shared("data/commonsenseqa/dev_rand_split.jsonl")):
         for answer in (f"#### {problem.expected}", f"So the answer is ({problem.expected})."):
             assert extract(problem, answer) == problem.expected
+
+
+@pytest.mark.parametrize(
+    "run", ["#### ", "#### a\n", "answer", "answer is ", "* ", " ", "{", "7 ", "7,", "(A) ", "not ", "is "]
+)
+@pytest.mark.parametrize("problem", [NUMBER, WHERE, IS_IT, Problem("?", "7 and 8"), Problem("Who?", "Ann")])
+def test_long_answers_take_no_longer_than_their_length(problem: Problem, run: str) -> None:
+    begin = time.process_time()
+    extract(problem, "answer" + run * (100_000 // len(run)))
+    assert time.process_time() - begin < 3
 
 
 def test_gsm8k_solutions_give_their_results() -> None:

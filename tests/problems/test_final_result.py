@@ -28,6 +28,15 @@ from edgereason.problems.result_values import quantities
         ("$1,200.50", "1200.50"),
         ("1, 2, 3", "3"),
         ("#### 7 apples\nDone.", "7 apples"),
+        ("#### Conclusion\nTom has 7.", "7"),
+        ("#### Step 2: add\n3 + 4 = 7", "7"),
+        ("#### 1. Compute\n3 + 4 = 7", "7"),
+        ("#### Final Answer:\n**7**", "7"),
+        ("#### 8\nWait: \\boxed{7}", "7"),
+        ("\\boxed{8}\n#### 7", "7"),
+        ("It is the capital.\n#### Paris", "Paris"),
+        ("It is the capital.\n#### Paris\n", "Paris"),
+        ("#### $1M", "$1M"),
     ],
 )
 def test_the_last_result_is_found_whole(answer: str, final: str | None) -> None:

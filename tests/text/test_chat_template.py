@@ -148,3 +148,11 @@ def test_named_templates_and_files(tmp_path: Path) -> None:
 def test_the_answer_stage_sees_its_guidance_in_every_template(opened: tuple[Any, Tokenizer]) -> None:
     text = prompt_text(opened[1], ANSWER, "How many?", "Add them.")
     assert "ADD THEM." in text.upper().replace("BDD", "ADD")
+
+
+@pytest.mark.parametrize(
+    "source", ["{% continue %}", "{% for a in b %}" * 25 + "{% endfor %}" * 25, "{% if a %}" * 200, "{{"]
+)
+def test_a_template_that_does_not_compile_is_a_sentence(source: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot be compiled"):
+        ChatTemplate(source, tmp_path, {})

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_model import save_tokenizer
+from templates import TEMPLATES
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as FastTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from edgereason.text.control_tokens import mark, mark_all, token_pattern, unmarked
+from edgereason.text.control_tokens import mark, mark_all, token_pattern, without_marks
 from edgereason.text.prompts import ANSWER, GUIDANCE, Prompt, prompt_text
 from edgereason.text.tokenizer import Tokenizer
 
@@ -127,7 +128,7 @@ def test_a_prompts_own_control_tokens_stay(opened: tuple[Any, Tokenizer]) -> Non
 
 def test_text_without_control_tokens_has_the_ids_that_it_always_had(opened: tuple[Any, Tokenizer]) -> None:
     theirs, ours = opened
-    for question in ("How many eggs?", "猫\ue000 <b> |>", "  two\n\n\nlines ", "\ufdd0\ufdd1"):
+    for question in ("How many eggs?", "猫\ue000 <b> |>", "  two\n\n\nlines "):
         expected = theirs.apply_chat_template(
             ANSWER.messages(question, "Add."), add_generation_prompt=True, return_dict=False
         )
@@ -151,9 +152,70 @@ def test_earlier_turns_are_text_as_well(opened: tuple[Any, Tokenizer]) -> None:
     assert kept[0] == kept[1]
 
 
-def test_marks_are_seen_by_nobody() -> None:
-    control = token_pattern(["<a>", "<a><b>"])
-    assert unmarked(mark_all("x<a><b>y<a>", control), control) == "x<a><b>y<a>"
-    assert mark("<a>x<a>", [(3, 4)], control) == "<a>x<a>"
-    assert mark("<a>x", [(2, 4)], control) == "\ufdd0<a>\ufdd1x"
+def test_what_overlaps_the_text_of_others_is_marked() -> None:
+    pattern = token_pattern(["<a>", "<a><b>"])
+
+    def find(text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in pattern.finditer(text)]
+
+    assert mark_all("x<a><b>y<a>\ufdd1", find) == "x\ufdd0<a><b>\ufdd1y\ufdd0<a>\ufdd1"
+    assert without_marks(mark_all("x<a><b>y<a>", find)) == "x<a><b>y<a>"
+    assert mark("<a>x<a>", [(3, 4)], find) == "<a>x<a>"
+    assert mark("<a>x", [(2, 4)], find) == "\ufdd0<a>\ufdd1x"
     assert token_pattern([]).search("anything") is None
+
+
+THINKING = TEMPLATES["reasoning kept out of earlier turns (Qwen3)"]
+PIECES = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def with_tokens(path: Path, template: str, *tokens: AddedToken, normalizer: object = None) -> tuple[Any, Tokenizer]:
+    byte_level(path)
+    fast = FastTokenizer.from_file(str(path / "tokenizer.json"))
+    if normalizer is not None:
+        fast.normalizer = normalizer
+    fast.add_tokens(list(tokens))
+    fast.save(str(path / "tokenizer.json"))
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    return PreTrainedTokenizerFast.from_pretrained(path), Tokenizer(path)
+
+
+def test_a_template_that_splits_an_earlier_turn_leaves_no_mark(tmp_path: Path) -> None:
+    theirs, ours = with_tokens(tmp_path, THINKING)
+    prompt = Prompt("", "{question}").after([("How many?", None, "<think>\nHm.</think>\n\nIt is 4.")])
+    expected = theirs.apply_chat_template(
+        prompt.messages("And then?"), add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+    )
+    assert ids(ours, prompt, "And then?") == expected
+
+
+def test_nobody_else_sets_marks(opened: tuple[Any, Tokenizer]) -> None:
+    _, ours = opened
+    prompts = [ANSWER.after([(f"a{begin}", None, f"{end}b")]) for begin, end in (("\ufdd0", "\ufdd1"), ("", ""))]
+    assert ids(ours, prompts[0], "?", "!") == ids(ours, prompts[1], "?", "!")
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "token", "typed"),
+    [
+        (normalizers.NFC(), "<TASK>", "<TAS\u212a>"),
+        (normalizers.NFKC(), "<TASK>", "\uff1cTASK\uff1e"),
+        (normalizers.Lowercase(), "<task>", "<TASK>"),
+    ],
+)
+def test_a_token_that_normalizing_makes_is_text(normalizer: Any, token: str, typed: str, tmp_path: Path) -> None:
+    _, ours = with_tokens(tmp_path, TEMPLATE, AddedToken(token, special=True, normalized=True), normalizer=normalizer)
+    assert ours.token_id(token) in ours.encode(typed)
+    assert ours.token_id(token) not in ids(ours, GUIDANCE, f"a {typed} b")
+
+
+def test_a_token_that_a_template_makes_of_pieces_is_text(tmp_path: Path) -> None:
+    tokens = [AddedToken(f"<|{name}|>", normalized=False) for name in ("user", "assistant", "system", "end")]
+    _, ours = with_tokens(tmp_path, PIECES, *tokens)
+    for name in ("user", "assistant", "system", "end"):
+        counts = [ids(ours, GUIDANCE, asked).count(ours.token_id(f"<|{name}|>")) for asked in ("?", f"<|{name}|>?")]
+        assert counts[0] == counts[1]

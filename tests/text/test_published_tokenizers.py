@@ -30,7 +30,7 @@ def opened(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufdd0\ufdd1"), max_size=40))
 def test_ids_are_those_of_the_file(opened: tuple[Published, Any, Tokenizer], text: str) -> None:
     _, theirs, ours = opened
     for each in (text, TEXT, text + TEXT):
@@ -123,3 +123,33 @@ def test_an_end_token_may_be_missing(tmp_path: Path) -> None:
     PUBLISHED["SmolLM2"].save(tmp_path)
     (tmp_path / "config.json").write_text('{"eos_token_id": null, "vocab_size": 320}')
     assert Tokenizer(tmp_path).stop_ids() == {Tokenizer(tmp_path).end_id}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"added_tokens_decoder": {"3": "<x>"}},
+        {"added_tokens_decoder": {"three": {"content": "<x>"}}},
+        {"added_tokens_decoder": [1]},
+        {"additional_special_tokens": 7},
+    ],
+    ids=str,
+)
+def test_tokens_that_are_named_oddly_are_a_sentence(tmp_path: Path, fields: dict[str, Any]) -> None:
+    PUBLISHED["SmolLM2"].save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(BundleError, match=r"tokenizer_config\.json does not name its tokens"):
+        Tokenizer(tmp_path)
+
+
+def test_tokens_without_flags_and_in_several_lists_are_added(tmp_path: Path) -> None:
+    size = PUBLISHED["SmolLM2"].save(tmp_path).get_vocab_size()
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {
+        "added_tokens_decoder": {"900": {"content": "<a>", "special": None}, "901": {"special": True}},
+        "extra_special_tokens": {"image_token": "<b>"},
+        "additional_special_tokens": ["<c>", {"content": "<d>"}],
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Tokenizer(tmp_path).encode("<a><b><c><d>") == [size, size + 1, size + 2, size + 3]

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import EdgeReasonWarning, UsageError
 from edgereason.files import file_sha256
-from edgereason.text.prompts import Prompt
+from edgereason.text.prompts import Prompt, dated
 from edgereason.training.chat_tokens import Chat
 from edgereason.training.distributed import processes
 from edgereason.training.lora_settings import LoraSettings
@@ -34,7 +34,7 @@ from edgereason.training.recipes.preferences import (
 )
 from edgereason.training.recipes.process_reward import ProcessReward, train_process_reward
 from edgereason.training.recipes.step_labels import LabelledAnswer, label
-from edgereason.training.run_directory import run_directory
+from edgereason.training.run_directory import first_day, run_directory
 from edgereason.training.sampling.attempts import TrainingQuestion, attempt, read_training_questions
 from edgereason.training.sampling.text_sampler import SamplingSettings, TextSampler, derived, open_sampler
 from edgereason.training.trainer import Schedule, quiet_libraries
@@ -112,7 +112,8 @@ def train_process(
     """
     if iterations < 1:
         raise UsageError(f"iterations is {iterations}.", "Give 1 or more.")
-    chat, prompt = Chat(base.path), prompt_of(adapter)
+    chat = Chat(base.path)
+    prompt = dated(prompt_of(adapter), chat.tokenizer.template, first_day(out, resume))
     questions = read_training_questions(data, chat, prompt, base.context)
     feedback = replace(feedback, sampling=replace(feedback.sampling, calculator=prompt.calculator))
     settings = {

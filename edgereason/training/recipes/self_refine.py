@@ -15,6 +15,7 @@ from trl import DPOConfig, DPOTrainer
 from edgereason.checkpoints.lora import read_adapter
 from edgereason.errors import UsageError
 from edgereason.files import file_sha256
+from edgereason.text.prompts import dated
 from edgereason.training.chat_tokens import Chat
 from edgereason.training.recipes.preference_pairs import pairs_by_result
 from edgereason.training.recipes.preferences import (
@@ -29,7 +30,7 @@ from edgereason.training.recipes.preferences import (
     rendered_tokenizer,
     trainable,
 )
-from edgereason.training.run_directory import run_directory
+from edgereason.training.run_directory import first_day, run_directory
 from edgereason.training.sampling.attempts import TrainingQuestion, attempt, read_training_questions
 from edgereason.training.sampling.text_sampler import SamplingSettings, open_sampler
 from edgereason.training.trainer import Schedule, arguments, fit, keep, quiet_libraries, seeded
@@ -69,7 +70,8 @@ def train_refine(
     """
     if beta <= 0 or most_pairs < 1:
         raise UsageError(f"beta is {beta} and most_pairs {most_pairs}.", "Give numbers above 0.")
-    chat, prompt = Chat(base.path), prompt_of(adapter)
+    chat = Chat(base.path)
+    prompt = dated(prompt_of(adapter), chat.tokenizer.template, first_day(out, resume))
     questions = read_training_questions(data, chat, prompt, base.context)
     sampling = replace(sampling, calculator=prompt.calculator)
     settings = {

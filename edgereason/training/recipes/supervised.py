@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from edgereason.text.prompts import Prompt, dated
 from edgereason.training.chat_tokens import Chat, Tokens
 from edgereason.training.lisa import LayerSampling, LisaSettings
 from edgereason.training.lora_settings import LoraSettings, save_adapter
-from edgereason.training.run_directory import Run, interrupted_settings, run_directory
+from edgereason.training.run_directory import Run, first_day, run_directory
 from edgereason.training.trainer import Schedule, arguments, fit, keep, keep_history, quiet_libraries, seeded
 from edgereason.training.training_base import TrainingBase
 from edgereason.training.weight_difference import as_adapter
@@ -62,14 +61,14 @@ def train_stage(
         BundleError: the base has no chat template.
     """
     chat = Chat(base.path)
-    prompt = dated(prompt, chat.tokenizer.template, _first_day(out, resume))
+    prompt = dated(prompt, chat.tokenizer.template, first_day(out, resume))
     tokens = _within(encode(chat, prompt, samples), samples, _limit(base, max_length), data)
     settings = {
         "recipe": name,
         "base": base.to_json(),
         "data": file_sha256(data),
         "samples": _digest(tokens),
-        **({} if prompt.date is None else {"date": prompt.date.isoformat()}),
+        **({} if prompt.date is None else {"prompt": prompt.to_json()}),
         "schedule": schedule.to_json(),
         "lora" if isinstance(method, LoraSettings) else "lisa": asdict(method),
     }
@@ -132,12 +131,6 @@ def _train_lisa(
 
 def _dataset(tokens: Sequence[Tokens]) -> Dataset:
     return Dataset.from_list([{"input_ids": each.ids, "labels": each.labels} for each in tokens])
-
-
-def _first_day(out: Path, resume: bool) -> datetime.date:
-    """The day that a resumed training began on, or today."""
-    began = interrupted_settings(out).get("date") if resume else None
-    return datetime.date.fromisoformat(began) if began else datetime.date.today()
 
 
 def encode(chat: Chat, prompt: Prompt, samples: Sequence[Sample]) -> list[Tokens]:

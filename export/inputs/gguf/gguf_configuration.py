@@ -30,6 +30,8 @@ def read_configuration(file: GgufMetadata) -> Config:
             f"Architectures that are: {', '.join(sorted(_FAMILIES))}.",
         )
     model_type, read = _FAMILIES[file.architecture]
+    if file.own("expert_count"):
+        raise ExportError(f"{file.path} is a mixture of experts, which is not supported.", "Give another model.")
     if "token_embd.weight" not in file.tensors:
         raise ExportError(f"{file.path} has no token_embd.weight.", "Give a complete model.")
     config = {"model_type": model_type, "architectures": [_CLASSES[model_type]], **_sizes(file), **read(file)}
@@ -37,16 +39,16 @@ def read_configuration(file: GgufMetadata) -> Config:
 
 
 def _sizes(file: GgufMetadata) -> Config:
-    width, heads = int(file.own_needed("embedding_length")), int(file.own_needed("attention.head_count"))
+    width, heads = file.integer("embedding_length"), file.integer("attention.head_count")
     return {
         "vocab_size": int(file.tensors["token_embd.weight"].shape[1]),
         "hidden_size": width,
-        "intermediate_size": int(file.own_needed("feed_forward_length")),
-        "num_hidden_layers": int(file.own_needed("block_count")),
+        "intermediate_size": file.integer("feed_forward_length"),
+        "num_hidden_layers": file.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": int(file.own("attention.head_count_kv", heads)),
-        "head_dim": int(file.own("attention.key_length", width // heads)),
-        "max_position_embeddings": int(file.own_needed("context_length")),
+        "num_key_value_heads": file.integer("attention.head_count_kv", heads),
+        "head_dim": file.integer("attention.key_length", width // heads),
+        "max_position_embeddings": file.integer("context_length"),
         "rms_norm_eps": file.decimal("attention.layer_norm_rms_epsilon"),
         "bos_token_id": file.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": file.get("tokenizer.ggml.eos_token_id"),
@@ -58,10 +60,15 @@ def _rope(file: GgufMetadata, base: float | None = None) -> Config:
     """`rope_parameters`; scaling that llama.cpp keeps in a tensor is recognized by its numbers."""
     rope: Config = {"rope_theta": file.decimal("rope.freq_base", base), "rope_type": "default"}
     kind = file.own("rope.scaling.type", "none")
+    if kind not in ("none", "linear", "yarn") or "rope_factors_long.weight" in file.tensors:
+        raise ExportError(
+            f"{file.path} has the RoPE scaling {kind!r}, which is not supported in {file.architecture} models.",
+            "Give the Hugging Face model that it was made from.",
+        )
     if kind in ("linear", "yarn"):
         rope |= {"rope_type": kind, "factor": file.decimal("rope.scaling.factor")}
     if kind == "yarn":
-        rope["original_max_position_embeddings"] = int(file.own_needed("rope.scaling.original_context_length"))
+        rope["original_max_position_embeddings"] = file.integer("rope.scaling.original_context_length")
         for name, key in (
             ("beta_fast", "yarn_beta_fast"),
             ("beta_slow", "yarn_beta_slow"),
@@ -83,7 +90,7 @@ def _llama3(file: GgufMetadata, theta: float) -> Config:
         if np.allclose(llama3_divisors(2 * len(found), rope).numpy(), found, rtol=1e-4):
             return {**known, "original_max_position_embeddings": context}
     raise ExportError(
-        f"{file.path} scales its positions in a way of its own (rope_freqs.weight).",
+        f"{file.path} has a RoPE scaling that is not known (rope_freqs.weight).",
         "Give the Hugging Face model that it was made from.",
     )
 
@@ -109,7 +116,7 @@ def _qwen3(file: GgufMetadata) -> Config:
 
 
 def _smollm3(file: GgufMetadata) -> Config:
-    layers = int(file.own_needed("block_count"))
+    layers = file.integer("block_count")
     no_rope = [int((index + 1) % 4 != 0) for index in range(layers)]
     return {**_rope(file, 10000.0), **_biases(file), "no_rope_layers": no_rope, "use_sliding_window": False}
 
@@ -126,14 +133,16 @@ def _granite(file: GgufMetadata) -> Config:
 
 
 def _gemma(file: GgufMetadata, every: int, layers_of_27b: int) -> Config:
-    layers, width = int(file.own_needed("block_count")), int(file.own_needed("embedding_length"))
-    heads = int(file.own_needed("attention.head_count"))
-    head = int(file.own("attention.key_length", width // heads))
-    slides = file.own("attention.sliding_window_pattern") or [(index + 1) % every != 0 for index in range(layers)]
+    layers, width = file.integer("block_count"), file.integer("embedding_length")
+    heads = file.integer("attention.head_count")
+    head = file.integer("attention.key_length", width // heads)
+    slides = file.own("attention.sliding_window_pattern") or every
+    if not isinstance(slides, list):
+        slides = [(index + 1) % slides != 0 for index in range(layers)]
     return {
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": width // heads if layers == layers_of_27b else head,
-        "sliding_window": int(file.own_needed("attention.sliding_window")),
+        "sliding_window": file.integer("attention.sliding_window"),
         "layer_types": ["sliding_attention" if each else "full_attention" for each in slides],
         "final_logit_softcapping": file.own("final_logit_softcapping"),
         "attn_logit_softcapping": file.own("attn_logit_softcapping"),
@@ -152,18 +161,18 @@ def _gemma3(file: GgufMetadata) -> Config:
 
 
 def _phi3(file: GgufMetadata) -> Config:
-    width, heads = int(file.own_needed("embedding_length")), int(file.own_needed("attention.head_count"))
-    share = int(file.own("rope.dimension_count", width // heads)) * heads / width
-    context = int(file.own_needed("context_length"))
+    width, heads = file.integer("embedding_length"), file.integer("attention.head_count")
+    share = file.integer("rope.dimension_count", width // heads) * heads / width
+    context = file.integer("context_length")
     rope: Config = {"rope_theta": file.decimal("rope.freq_base", 10000.0), "rope_type": "default"}
-    if "rope_factors_long.weight" in file.tensors:
+    if {"rope_factors_long.weight", "rope_factors_short.weight"} <= set(file.tensors):
         for length in ("long", "short"):
             rope[f"{length}_factor"] = _numbers(file, f"rope_factors_{length}.weight")
         rope |= {"rope_type": "longrope", "attention_factor": file.decimal("rope.scaling.attn_factor", 1.0)}
     return {
         "rope_parameters": {**rope, "partial_rotary_factor": share},
         "partial_rotary_factor": share,
-        "original_max_position_embeddings": int(file.own("rope.scaling.original_context_length", context)),
+        "original_max_position_embeddings": file.integer("rope.scaling.original_context_length", context),
         "sliding_window": int(file.own("attention.sliding_window", 0)) or None,
         "hidden_act": "silu",
     }

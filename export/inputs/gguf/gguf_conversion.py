@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 from gguf import GGMLQuantizationType
 
 from edgereason.errors import ExportError
@@ -23,6 +24,8 @@ from edgereason.files import file_sha256, user_cache, write_json
 from edgereason.kernels.packing import BFloat16
 from edgereason.publishing import new_directory
 
+_REVISION = 1
+"""Counts what a conversion writes differently, so that what an earlier one left in the cache is not used."""
 RECORD = "gguf.json"
 """Says in a converted directory which file it was made from."""
 
@@ -55,10 +58,12 @@ def convert_gguf(file: Path, directory: Path, progress: StepProgress = silent, r
 
 def converted(file: Path, progress: StepProgress = silent) -> Path:
     """The directory of a GGUF file in the user's cache, made once for each file."""
-    stamp = f"{file.resolve()}\n{file.stat().st_size}\n{file.stat().st_mtime_ns}"
+    stamp = f"{file.resolve()}\n{file.stat().st_size}\n{file.stat().st_mtime_ns}\n{_REVISION}"
     directory = user_cache() / "gguf" / f"{file.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
-    if not (directory / RECORD).is_file():
-        convert_gguf(file, directory, progress, replace=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_name(f"{directory.name}.lock")):  # another process may be converting it
+        if not (directory / RECORD).is_file():
+            convert_gguf(file, directory, progress, replace=True)
     return directory
 
 

@@ -75,6 +75,20 @@ class GgufMetadata:
         """As `own`, for what there has to be."""
         return self.needed(f"{self.architecture}.{key}")
 
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A positive whole number of the architecture.
+
+        Raises:
+            ExportError: there is none, or another for each layer.
+        """
+        value = self.own_needed(key) if default is None else self.own(key, default)
+        if isinstance(value, list) or int(value) != value or value < 1:
+            raise ExportError(
+                f"{self.path}: {self.architecture}.{key} is {str(value)[:40]}, where one number is supported.",
+                "Give another model.",
+            )
+        return int(value)
+
     def decimal(self, key: str, default: float | None = None) -> float:
         """A float32 of the architecture as the shortest decimal that it is nearest to, as config.json has it."""
         value = self.own_needed(key) if default is None else self.own(key, default)

@@ -13,7 +13,7 @@ from gguf import TokenType
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edgereason.errors import ExportError
-from edgereason.export.inputs.gguf.gguf_metadata import GgufMetadata
+from edgereason.export.inputs.gguf.gguf_metadata import COPY_AGAIN, GgufMetadata
 from edgereason.export.inputs.gguf.pre_tokenizer import splitting
 from edgereason.files import write_json
 
@@ -28,9 +28,9 @@ def write_tokenizer(file: GgufMetadata, directory: Path) -> None:
         ExportError: it is of a kind or splits text in a way that is not supported, or its lists do not fit.
     """
     tokens = [str(token) for token in file.needed("tokenizer.ggml.tokens")]
-    kinds = [TokenType(kind) for kind in file.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))]
-    if len(kinds) != len(tokens):
-        raise ExportError(f"{file.path} has {len(tokens)} tokens and {len(kinds)} types of tokens.", "Copy it again.")
+    kinds = [int(kind) for kind in file.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(tokens))]
+    if len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
+        raise ExportError(f"{file.path} has tokens without a type, or one token twice.", COPY_AGAIN)
     model = file.needed("tokenizer.ggml.model")
     if model == "gpt2":
         tokenizer = _byte_level(file, tokens)
@@ -57,10 +57,10 @@ def _byte_level(file: GgufMetadata, tokens: list[str]) -> Tokenizer:
     expressions, whole_words = steps
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}
     merges = [_pair(str(merge)) for merge in file.needed("tokenizer.ggml.merges")]
-    try:
-        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExportError(f"{file.path} has merges that do not fit its tokens: {error}.", "Copy it again.") from error
+    for left, right in merges:
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise ExportError(f"{file.path} merges {left!r} and {right!r}, which are no tokens.", COPY_AGAIN)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([_step(expression) for expression in expressions])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
@@ -81,8 +81,10 @@ def _step(expression: str) -> Any:
     return plain[expression] if expression in plain else pre_tokenizers.Split(Regex(expression), "isolated")
 
 
-def _pieces(file: GgufMetadata, tokens: list[str], kinds: list[TokenType]) -> Tokenizer:
+def _pieces(file: GgufMetadata, tokens: list[str], kinds: list[int]) -> Tokenizer:
     scores = file.needed("tokenizer.ggml.scores")
+    if len(scores) != len(tokens):
+        raise ExportError(f"{file.path} has {len(tokens)} tokens and {len(scores)} scores.", COPY_AGAIN)
     normal = {token: float(scores[id_]) for id_, token in enumerate(tokens) if kinds[id_] == TokenType.NORMAL}
     unknown = next((token for token, kind in zip(tokens, kinds, strict=True) if kind == TokenType.UNKNOWN), None)
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}
@@ -108,13 +110,15 @@ def _merges(scores: dict[str, float]) -> list[tuple[str, str]]:
     return [(left, right) for _, left, right in sorted(found, key=lambda merge: merge[0])]
 
 
-def _added(file: GgufMetadata, tokens: list[str], kinds: list[TokenType]) -> list[AddedToken]:
+def _added(file: GgufMetadata, tokens: list[str], kinds: list[int]) -> list[AddedToken]:
     """Tokens that are found in the text before it is split: control tokens, and those that a user defined."""
-    strips = "phi3" in str(file.get("general.name", "")).lower().replace("-", "")
+    phi3 = file.architecture == "phi3" and file.get("tokenizer.ggml.model") == "llama"
     added = []
     for token, kind in zip(tokens, kinds, strict=True):
         if kind in (TokenType.CONTROL, TokenType.UNKNOWN):
-            added.append(AddedToken(token, normalized=False, special=True, rstrip=strips and token.startswith("<|")))
+            # As Phi-3's tokenizer.json has it: the space behind its control tokens belongs to them.
+            strips = phi3 and token not in ("<unk>", "<s>", "</s>", "<|endoftext|>")
+            added.append(AddedToken(token, normalized=False, special=True, rstrip=strips))
         elif kind == TokenType.USER_DEFINED:
             added.append(AddedToken(token, normalized=False))
     return added
@@ -134,4 +138,5 @@ def _config(file: GgufMetadata, tokens: list[str]) -> dict[str, Any]:
 def end_tokens(file: GgufMetadata) -> list[int]:
     """The tokens that end a text or a turn."""
     ids = (file.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom"))
-    return list(dict.fromkeys(int(id_) for id_ in ids if id_ is not None))
+    size = len(file.needed("tokenizer.ggml.tokens"))
+    return list(dict.fromkeys(int(id_) for id_ in ids if id_ is not None and int(id_) < size))

@@ -100,6 +100,18 @@ def test_sentence_pieces_come_back_from_scores(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "back")
 
 
+@pytest.mark.filterwarnings("ignore::edgereason.errors.EdgeReasonWarning")
+@pytest.mark.parametrize("name", ["Phi3 Mini", "Phi 3 Mini 4k Instruct", "other"])
+def test_the_space_behind_phi3s_control_tokens_belongs_to_them(name: str, tmp_path: Path) -> None:
+    save_gguf_model("phi3 plain, tied", tmp_path / "model")
+    write_gguf(tmp_path / "model", tmp_path / "model.gguf", "F16", name=name)
+    convert_gguf(tmp_path / "model.gguf", tmp_path / "back")
+    added = Tokenizer(tmp_path / "back")._fast.get_added_tokens_decoder().values()
+    assert {token.content: token.rstrip for token in added} == {
+        "<unk>": False, "<s>": False, "</s>": False, "<|user|>": True, "<|end|>": True,
+    }  # fmt: skip
+
+
 def test_a_head_of_its_own_stays(tmp_path: Path) -> None:
     save_base(tmp_path / "model", tie_word_embeddings=False)
     write_gguf(tmp_path / "model", tmp_path / "model.gguf", "F16")
@@ -126,7 +138,21 @@ def test_a_gguf_file_is_a_base_for_an_export(tmp_path: Path) -> None:
                 source, tmp_path / "guidance", tmp_path / "answer", tmp_path / f"{source.stem}.bundle", bits=16
             )
         assert bundle.fidelity["passed"] is True
-    assert len(list((tmp_path / "cache/edgereason/gguf").iterdir())) == 2  # made once for each file
+    assert (
+        len([path for path in (tmp_path / "cache/edgereason/gguf").iterdir() if path.is_dir()]) == 2
+    )  # made once for each file
+
+
+@pytest.mark.filterwarnings("ignore::edgereason.errors.EdgeReasonWarning")
+def test_a_gguf_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
+    save_base(tmp_path / "model")
+    for seed, (stage, prompt) in enumerate({"guidance": GUIDANCE, "answer": ANSWER}.items()):
+        save_adapter(tmp_path / "model", tmp_path / stage, prompt, seed)
+    pair, out = (tmp_path / "guidance", tmp_path / "answer"), tmp_path / "out"
+    export(tmp_path / "model", *pair, out, format="gguf", bits=16, verify=False)
+    with pytest.raises(ExportError, match="holds an input of this export"):
+        export(out / "guidance/model.gguf", *pair, out, bits=16, verify=False, replace=True)
+    assert (out / "guidance/model.gguf").is_file()
 
 
 def changed(path: Path, key: str, value: Any) -> Path:
@@ -145,6 +171,8 @@ def changed(path: Path, key: str, value: Any) -> Path:
         (writer.add_array if isinstance(contents, list) else add[type(contents)])(
             name.replace("llama.", f"{architecture}."), contents
         )
+    if key not in reader.fields:
+        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
@@ -163,6 +191,11 @@ def changed(path: Path, key: str, value: Any) -> Path:
         ("llama.block_count", None, "lacks llama.block_count|damaged|block_count"),
         ("tokenizer.ggml.tokens", None, "it has no tokens"),
         ("llama.embedding_length", 32, "has not the shape"),
+        ("llama.feed_forward_length", [128, 128], "where one number is supported"),
+        ("llama.rope.scaling.type", "longrope", "RoPE scaling 'longrope'"),
+        ("llama.expert_count", 8, "mixture of experts"),
+        ("tokenizer.ggml.merges", ["a ÿÿ"], "which are no tokens"),
+        ("tokenizer.ggml.token_type", [1, 1], "tokens without a type"),
     ],
 )
 def test_what_is_not_supported_is_a_sentence(key: str, value: Any, words: str, tmp_path: Path) -> None:
