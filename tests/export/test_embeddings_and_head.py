@@ -97,7 +97,7 @@ def test_a_token_without_a_row_is_refused_where_a_text_has_it(
         assert relative_error(model.logits(ids), reference(text_model, ids)) < 0.01
     with load(out) as reasoner:
         assert reasoner.ask(f"How many {IMAGE}?", max_new_tokens=4)  # in a question it is text
-        with pytest.raises(UsageError, match=f"special token {rows}, and the model has embeddings for {rows} tokens"):
+        with pytest.raises(UsageError, match=f"the token {rows}, and the model has embeddings for {rows} tokens"):
             reasoner.ask(f"How many {IMAGE}?", max_new_tokens=4, special_tokens=True)
 
 
