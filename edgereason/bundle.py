@@ -29,7 +29,6 @@ from typing import Any
 
 from edgereason.errors import BundleError, UsageError
 from edgereason.files import file_sha256
-from edgereason.publishing import moved_aside
 from edgereason.text.prompts import Prompt
 
 SCHEMA = 1
@@ -239,6 +238,8 @@ class Bundle:
         """
         manifest = path / MANIFEST
         if not manifest.is_file():
+            from edgereason.publishing import moved_aside
+
             if (moved := moved_aside(path)) and not path.exists():
                 raise BundleError(
                     f"{path} is not there: an export was killed while it replaced it.",

@@ -15,9 +15,9 @@ from templates import TEMPLATES
 from edgereason.errors import EdgeReasonWarning
 from edgereason.export import export
 from edgereason.text.tokenizer import Tokenizer
+from edgereason.training import run_directory
 from edgereason.training.chat_tokens import Chat
 from edgereason.training.lora_settings import LoraSettings
-from edgereason.training.recipes import supervised
 from edgereason.training.recipes.answer import PROMPT as ANSWER
 from edgereason.training.recipes.answer import train_answer
 from edgereason.training.recipes.guidance import train_guidance
@@ -102,7 +102,7 @@ def test_the_day_that_the_training_began_stays_in_the_prompt(
             def today(cls) -> datetime.date:
                 return datetime.date(2025, 3, day)
 
-        monkeypatch.setattr(supervised, "datetime", SimpleNamespace(date=Day))
+        monkeypatch.setattr(run_directory, "datetime", SimpleNamespace(date=Day))
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
