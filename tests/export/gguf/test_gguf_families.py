@@ -29,7 +29,10 @@ def test_all_families_are_covered() -> None:
 def test_f16_is_what_the_converter_of_llama_cpp_writes(name: str, tmp_path: Path) -> None:
     save_gguf_model(name, tmp_path)
     write_gguf(tmp_path, tmp_path / "ours.gguf", "F16")
-    assert differences(tmp_path / "ours.gguf", convert(tmp_path, tmp_path / "theirs.gguf")) == {}
+    found = differences(tmp_path / "ours.gguf", convert(tmp_path, tmp_path / "theirs.gguf"))
+    # The token that ends an assistant's turn, where the template has another one than the end of a text.
+    found.pop("tokenizer.ggml.eot_token_id", None)
+    assert found == {}
 
 
 @pytest.mark.parametrize("name", MODELS)
