@@ -1,7 +1,7 @@
 """Write a model as GGUF through the `gguf` package, each tensor merged, quantized and written before the next.
 
-A float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (`test_gguf.py`), and the token that
-ends an assistant's turn where the chat template has another one than the end of a text; a file of a
+A float16 file has the keys and tensors that llama.cpp's converter writes, bit for bit (`test_gguf.py`), and the token
+that ends an assistant's turn where the chat template has another one than the end of a text; a file of a
 smaller type is, byte for byte, what llama.cpp's quantizer writes (`test_gguf_types.py`).
 """
 
