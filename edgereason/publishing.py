@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from edgereason.errors import EdgeReasonError, ExportError
 from edgereason.files import sync
 
@@ -235,6 +233,8 @@ def _beside(out: Path, kind: str) -> list[Path]:
 @contextmanager
 def _locked(place: Path, out: Path) -> Iterator[list[Path]]:
     """Hold the lock of a hidden directory; yields a list, and removes the directory if it is in there at the end."""
+    from filelock import FileLock, Timeout  # who only opens bundles need not have it
+
     lock = FileLock(place / _LOCK, blocking=False)
     try:
         lock.acquire()

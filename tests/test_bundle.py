@@ -241,3 +241,18 @@ def test_opening_a_manifest_loads_no_engine(native_bundle: Path) -> None:
     ours, libraries = done.stdout.splitlines()
     assert ours == "['bundle', 'errors', 'files', 'text', 'version']"
     assert libraries == "[]"
+
+
+def test_a_missing_bundle_is_a_sentence_where_only_the_core_is_installed(tmp_path: Path) -> None:
+    program = """
+import sys
+for name in ("filelock", "torch", "transformers", "peft", "huggingface_hub", "gguf"):
+    sys.modules[name] = None
+from edgereason.cli.app import main
+sys.argv = ["edgereason", "ask", "--bundle", sys.argv[1], "How many?"]
+main()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "is not a bundle" in done.stderr
+    assert "Traceback" not in done.stderr
