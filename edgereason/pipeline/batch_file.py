@@ -20,6 +20,7 @@ from typing import Any
 from edgereason.errors import EdgeReasonError, UsageError
 from edgereason.pipeline.batch import Outcome
 from edgereason.pipeline.reasoner import Reasoner
+from edgereason.pipeline.two_stages import check_text
 
 _START = b'{"line": '
 
@@ -121,23 +122,18 @@ def _parse(number: int, text: bytes) -> _Line:
         return _Line(number, head, error=UsageError(f"This line is not JSON: {error}."))
     if isinstance(value, dict) and "id" in value:
         head["id"] = value["id"]
-        if not _is_text(json.dumps(value["id"], ensure_ascii=False)):
-            return _Line(number, {"line": number}, error=UsageError("The id of this line is not UTF-8 text."))
+        try:
+            check_text("id", json.dumps(value["id"], ensure_ascii=False))
+        except UsageError as error:
+            return _Line(number, {"line": number}, error=error)
     question = value.get("question") if isinstance(value, dict) else None
     if not isinstance(question, str):
         return _Line(number, head, error=UsageError("This line has no question.", 'Write {"question": "..."}.'))
-    if not _is_text(question):
-        return _Line(number, head, error=UsageError("The question of this line is not UTF-8 text."))
-    return _Line(number, head, question)
-
-
-def _is_text(text: str) -> bool:
-    """Whether a text can be written: JSON may name lone surrogates, which are no characters."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        check_text("question", question)
+    except UsageError as error:
+        return _Line(number, head, error=error)
+    return _Line(number, head, question)
 
 
 def _questions(source: Path, before: int, taken: deque[_Line]) -> Iterator[str]:

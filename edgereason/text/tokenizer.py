@@ -253,6 +253,11 @@ def special_tokens(directory: Path, config: Mapping[str, Any]) -> dict[str, str]
     return {name: text for name in _SPECIAL if (text := _token_text(named.get(name)))}
 
 
+def listed_ids(value: Any) -> list[Any]:
+    """What a configuration names under `eos_token_id`, one or several or none, as a list."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
 def end_tokens(file: Path) -> frozenset[int]:
     """The end tokens that a config.json or generation_config.json names; none where the file is absent.
 
@@ -261,7 +266,7 @@ def end_tokens(file: Path) -> frozenset[int]:
     """
     config = _read_optional(file)
     value, size = config.get("eos_token_id"), config.get("vocab_size")
-    ids = [] if value is None else value if isinstance(value, list) else [value]
+    ids = listed_ids(value)
     last = size if isinstance(size, int) else 1 << 31
     for id_ in ids:
         if type(id_) is not int or not 0 <= id_ < last:

@@ -104,12 +104,7 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], generate: bool = T
     Raises:
         ExportError: the template refuses these turns.
     """
-    system = [{"role": "system", "content": "edgereasonsystem"}, {"role": "user", "content": "edgereason"}]
-    try:
-        takes = "edgereasonsystem" in _apply(tokenizer, system, True)
-    except Exception:  # whatever a template raises
-        takes = False
-    if messages[0]["role"] == "system" and not takes:
+    if messages[0]["role"] == "system" and not _takes_system(tokenizer):
         text = f"{messages[0]['content']}\n\n{messages[1]['content']}"
         messages = [{"role": "user", "content": text}, *messages[2:]]
     try:
@@ -119,6 +114,15 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], generate: bool = T
             f"The chat template of {tokenizer.name_or_path} failed in transformers: {error}.",
             "Give the adapter a chat template that takes its prompt.",
         ) from error
+
+
+def _takes_system(tokenizer: Any) -> bool:
+    """Whether transformers' chat template shows the text of a system turn."""
+    system = [{"role": "system", "content": "edgereasonsystem"}, {"role": "user", "content": "edgereason"}]
+    try:
+        return "edgereasonsystem" in _apply(tokenizer, system, True)
+    except Exception:  # whatever a template raises
+        return False
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from edgereason.errors import ExportError
 from edgereason.export.inputs.materialize import materialize
 from edgereason.export.inputs.merged_weights import MergedWeights
-from edgereason.export.inputs.tokenizer_files import copy_tokenizer, write_generation_config
+from edgereason.export.inputs.tokenizer_files import copy_tokenizer, opened_tokenizer, write_generation_config
 from edgereason.export.progress_callbacks import Progress, StepProgress
 from edgereason.export.quantization.calibration import CalibrationText
 from edgereason.export.quantization.methods import describe_quantization, quantize_model
@@ -20,7 +20,7 @@ from edgereason.export.settings import Settings
 from edgereason.export.staging import Staging
 from edgereason.files import write_json
 from edgereason.text.prompts import Prompt
-from edgereason.text.tokenizer import Tokenizer
+from edgereason.text.tokenizer import Tokenizer, listed_ids
 
 
 def write_merged(
@@ -197,9 +197,7 @@ def _step(progress: Progress, name: str) -> StepProgress:
 
 def _stop_ids(config: dict[str, Any], directory: Path) -> frozenset[int]:
     """The stop tokens of the stage's configuration, tokenizer and generation defaults."""
-    end = config.get("eos_token_id")
-    configured = end if isinstance(end, list) else [] if end is None else [end]
-    stops = Tokenizer(directory).stop_ids() | frozenset(configured)
+    stops = opened_tokenizer(directory).stop_ids() | frozenset(listed_ids(config.get("eos_token_id")))
     if beyond := [id_ for id_ in stops if id_ >= config["vocab_size"]]:
         raise ExportError(
             f"The end token {beyond[0]} is beyond the model's vocabulary of {config['vocab_size']:,}.",

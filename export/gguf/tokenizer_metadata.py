@@ -13,10 +13,10 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from edgereason.errors import ExportError
 from edgereason.export.gguf import vocabulary
+from edgereason.export.inputs.gguf.gguf_vocabulary import merge_halves
 from edgereason.export.inputs.gguf.pre_tokenizer import CURE, pre_tokenizer_name
-from edgereason.export.inputs.tokenizer_files import copy_tokenizer
+from edgereason.export.inputs.tokenizer_files import copy_tokenizer, opened_tokenizer
 from edgereason.files import write_json
-from edgereason.text.tokenizer import Tokenizer
 
 _PREPEND = {"type": "Prepend", "prepend": "▁"}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -44,7 +44,7 @@ def write_tokenizer_metadata(writer: gguf.GGUFWriter, directory: Path, config: d
     if pieces:
         writer.add_tokenizer_model("llama")
         writer.add_tokenizer_pre("default")
-        merges = [tuple(merge) if isinstance(merge, list) else _halves(merge) for merge in model["merges"]]
+        merges = [tuple(merge) if isinstance(merge, list) else merge_halves(merge) for merge in model["merges"]]
         vocabulary.write_vocabulary(writer, vocabulary.sentence_pieces(tokenizer, merges, size, path), with_scores=True)
         _write_space_prefix(writer, description, path)
     else:
@@ -59,7 +59,7 @@ def write_tokenizer_metadata(writer: gguf.GGUFWriter, directory: Path, config: d
         write_json(Path(together) / "config.json", {**config, "eos_token_id": end})
         special = gguf.SpecialVocab(together, load_merges=not pieces, n_vocab=size)
     special.add_to_gguf(writer, quiet=True)
-    turn_end = Tokenizer(directory).turn_end_id
+    turn_end = opened_tokenizer(directory).turn_end_id
     if turn_end is not None and turn_end != special.special_token_ids.get("eos"):
         writer.add_eot_token_id(turn_end)
 
@@ -69,11 +69,6 @@ def _read(path: Path) -> tuple[dict[str, Any], FastTokenizer]:
         return json.loads(path.read_text(encoding="utf-8")), FastTokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise ExportError(f"{path} cannot be read: {error}", "Copy it again from the model's source.") from error
-
-
-def _halves(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    return left, right
 
 
 def _write_space_prefix(writer: gguf.GGUFWriter, description: dict[str, Any], path: Path) -> None:

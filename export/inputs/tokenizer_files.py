@@ -11,7 +11,7 @@ import datetime
 import shutil
 import tempfile
 import warnings
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from edgereason.export.inputs.quiet_transformers import quiet_transformers
 from edgereason.files import read_json, write_json
 from edgereason.text.chat_template import template_source
 from edgereason.text.prompts import Prompt, dated
-from edgereason.text.tokenizer import TOKENIZER_FILES, Tokenizer
+from edgereason.text.tokenizer import TOKENIZER_FILES, Tokenizer, listed_ids
 
 _OTHER_FORMS = ("tokenizer.model", "added_tokens.json", "vocab.json", "merges.txt", "spiece.model", "tekken.json")
 """Files of tokenizers without `tokenizer.json`."""
@@ -62,7 +62,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    tokenizer = Tokenizer(source)
+    tokenizer = opened_tokenizer(source)
     if not tokenizer.as_filed:
         tokenizer.save(out / "tokenizer.json")
 
@@ -72,8 +72,8 @@ def stop_tokens(named: int | list[int] | None, tokenizer: Path) -> int | list[in
 
     Base models name the end of a text alone, and an adapter that was trained on chat turns never writes it.
     """
-    known = named if isinstance(named, list) else [] if named is None else [named]
-    end = _turn_end(tokenizer, _stamps(tokenizer))
+    known = listed_ids(named)
+    end = opened_tokenizer(tokenizer).turn_end_id
     return named if end is None or end in known else [*known, end]
 
 
@@ -90,9 +90,14 @@ def write_generation_config(base: Path, tokenizer: Path, directory: Path) -> Non
         write_json(target, {**defaults, "eos_token_id": ends})
 
 
-@cache
-def _turn_end(directory: Path, stamps: tuple[int, ...]) -> int | None:
-    return Tokenizer(directory).turn_end_id
+def opened_tokenizer(directory: Path) -> Tokenizer:
+    """A directory's tokenizer, parsed once for all that an export asks of it."""
+    return _opened_tokenizer(directory, _stamps(directory))
+
+
+@lru_cache(maxsize=4)  # both stages' sources and copies
+def _opened_tokenizer(directory: Path, stamps: tuple[int, ...]) -> Tokenizer:
+    return Tokenizer(directory)
 
 
 def settled_prompt(prompt: Prompt, directory: Path) -> Prompt:
@@ -100,7 +105,7 @@ def settled_prompt(prompt: Prompt, directory: Path) -> Prompt:
 
     Warns where the template has no system turn.
     """
-    template = Tokenizer(directory).template
+    template = opened_tokenizer(directory).template
     if prompt.system and not template.takes_system:
         warnings.warn(
             f"The {directory.name} model's chat template has no system turn: the system text goes before the question.",

@@ -216,6 +216,7 @@ def test_a_bundle_is_replaced_with_its_cache(bundle: Path) -> None:
 def test_a_bundle_that_lacks_a_file_is_replaced(bundle: Path) -> None:
     (bundle / "answer" / "model.safetensors").unlink()
     write(bundle, [], replace=True)
+    assert files(bundle.parent) == ["out/first/whole", "out/second/whole"]
 
 
 def test_a_directory_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:

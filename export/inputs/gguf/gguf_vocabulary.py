@@ -56,7 +56,7 @@ def _byte_level(file: GgufMetadata, tokens: list[str]) -> Tokenizer:
         )
     expressions, whole_words = steps
     vocabulary = {token: id_ for id_, token in enumerate(tokens)}
-    merges = [_pair(str(merge)) for merge in file.needed("tokenizer.ggml.merges")]
+    merges = [merge_halves(str(merge)) for merge in file.needed("tokenizer.ggml.merges")]
     for left, right in merges:
         if not {left, right, left + right} <= vocabulary.keys():
             raise ExportError(f"{file.path} merges {left!r} and {right!r}, which are no tokens.", COPY_AGAIN)
@@ -66,7 +66,8 @@ def _byte_level(file: GgufMetadata, tokens: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _pair(merge: str) -> tuple[str, str]:
+def merge_halves(merge: str) -> tuple[str, str]:
+    """The two tokens of a merge that is written as one string, as GGUF and older `tokenizer.json` files have it."""
     left, _, right = merge.partition(" ")
     return left, right
 
